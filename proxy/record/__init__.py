@@ -1,0 +1,1 @@
+"""Record: traffic becomes journal records. Knows neither sockets of HTTP nor SQLite."""
