@@ -15,7 +15,7 @@ Facts
 
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -119,14 +119,14 @@ class Open:
     is_websocket: bool = False
     """The client asked for an upgrade to a WebSocket."""
 
-    def pack(self) -> bytes:
-        """The payload of an `OPEN` record."""
+    def pack(self, mask: Callable[[bytes], bytes] = bytes) -> bytes:
+        """The payload of an `OPEN` record; `mask` is applied to the heads."""
         return _OPEN.pack(self.connection, self.is_websocket) + _pack_fields(
             self.client.encode(),
             self.upstream.encode(),
             self.upstream_url.encode(),
-            self.received_head,
-            self.forwarded_head,
+            mask(self.received_head),
+            mask(self.forwarded_head),
         )
 
     @classmethod
@@ -134,7 +134,9 @@ class Open:
         """Read the payload of an `OPEN` record."""
         connection, is_websocket = _OPEN.unpack_from(payload)
         client, upstream, url, received, forwarded = _unpack_fields(payload, _OPEN.size)
-        return cls(connection, client.decode(), upstream.decode(), url.decode(), received, forwarded, bool(is_websocket))
+        return cls(
+            connection, client.decode(), upstream.decode(), url.decode(), received, forwarded, bool(is_websocket)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,9 +148,9 @@ class Response:
     sent_head: bytes
     """As it went to the client."""
 
-    def pack(self) -> bytes:
-        """The payload of a `RESPONSE` record."""
-        return _pack_fields(self.received_head, self.sent_head)
+    def pack(self, mask: Callable[[bytes], bytes] = bytes) -> bytes:
+        """The payload of a `RESPONSE` record; `mask` is applied to the heads."""
+        return _pack_fields(mask(self.received_head), mask(self.sent_head))
 
     @classmethod
     def unpack(cls, payload: bytes) -> "Response":

@@ -32,8 +32,8 @@ CREATE TABLE bodies (                       -- a body is its parts, one after th
     id INTEGER PRIMARY KEY,
     digest BLOB NOT NULL UNIQUE,            -- BLAKE2b, 16 bytes, of the whole body
     bytes INTEGER NOT NULL,
-    parts TEXT NOT NULL                     -- JSON: [blob id, ...]
-);
+    parts TEXT NOT NULL                     -- JSON: [[first blob id, last blob id],...]: a chat's new messages have new,
+);                                          --   neighbouring ids, so that a history of any length takes few ranges
 
 CREATE TABLE recorded_exchanges (
     id INTEGER PRIMARY KEY,
@@ -75,29 +75,31 @@ CREATE TABLE chunk_frames (                 -- what the chunks of a stream have 
     tail NOT NULL
 );
 
-CREATE TABLE recorded_chunks (              -- one socket read, or one WebSocket message or control frame
+CREATE TABLE recorded_chunks (              -- socket reads, or WebSocket messages and control frames, in runs
     exchange_id INTEGER NOT NULL REFERENCES recorded_exchanges(id),
     side INTEGER NOT NULL,                  -- 0 client, 1 upstream
-    seq INTEGER NOT NULL,                   -- from 0, within the exchange and side
-    at_us INTEGER NOT NULL,                 -- since the request's first byte
+    seq INTEGER NOT NULL,                   -- of the run's first chunk; from 0, within the exchange and side
+    at_us INTEGER NOT NULL,                 -- of the run's first chunk, since the request's first byte
     opcode INTEGER,                         -- WebSocket: 1 text, 2 binary, 8 close, 9 ping, 10 pong; else NULL
     frame_id INTEGER REFERENCES chunk_frames(id), -- bytes are head || middle || tail; NULL: bytes are middle
-    middle,                                 -- NULL where the body holds the bytes:
-    body_bytes INTEGER,                     --   so many, after those of the chunks before
+    middle NOT NULL,                        -- of the first chunk; an INTEGER: the body holds so many bytes of it
+    more TEXT,                              -- JSON, the run's later chunks: [[microseconds after at_us, middle],...]
     PRIMARY KEY (exchange_id, side, seq)
 ) WITHOUT ROWID;
 
-CREATE TABLE staged_chunks (                -- body bytes of exchanges that are still running, until they are cut
+CREATE TABLE staged_chunks (                -- bytes of running exchanges that have no place yet; empty once they ended
     exchange_id INTEGER NOT NULL,
     side INTEGER NOT NULL,
-    seq INTEGER NOT NULL,
-    data BLOB NOT NULL,
+    seq INTEGER NOT NULL,                   -- their order; -1: the 32 KiB that came before, for a compressed WebSocket
+    at_us INTEGER NOT NULL,
+    data BLOB,                              -- a body's reads, a stream's chunks held back, a message's first bytes
+    blob_id INTEGER REFERENCES blobs(id),   -- or a part of a long body, in its place already
     PRIMARY KEY (exchange_id, side, seq)
 );
 
 CREATE TABLE recorded_gaps (
     id INTEGER PRIMARY KEY,
-    run INTEGER NOT NULL REFERENCES runs(id),
+    run INTEGER REFERENCES runs(id),        -- NULL: a segment that does not tell
     exchange_id INTEGER,                    -- NULL: whole exchanges, or not known which
     since_us INTEGER NOT NULL,              -- UTC, microseconds since 1970
     until_us INTEGER NOT NULL,
@@ -119,4 +121,6 @@ CREATE TABLE model_totals (                 -- kept by ingest, so that grouping 
 ) WITHOUT ROWID;
 
 CREATE INDEX recorded_exchanges_started ON recorded_exchanges(started_at_us);
+CREATE INDEX recorded_exchanges_model ON recorded_exchanges(model) WHERE model IS NOT NULL;
+CREATE INDEX recorded_exchanges_running ON recorded_exchanges(id) WHERE outcome IS NULL;
 CREATE INDEX recorded_gaps_exchange ON recorded_gaps(exchange_id);

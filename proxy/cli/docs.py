@@ -1,0 +1,67 @@
+"""`proxy-log docs`: the documentation that comes with the package, always that of the version that runs."""
+
+from pathlib import Path
+
+import click
+
+from proxy.errors import ProxyLogError
+
+FOLDER = Path(__file__).parent.parent / "docs"
+
+
+def documents(folder: Path = FOLDER) -> dict[str, Path]:
+    """The documents by name: the path below the folder without `.md`, those of the folder itself first."""
+    files = sorted(folder.rglob("*.md"), key=lambda file: (len(file.relative_to(folder).parts), file))
+    return {file.relative_to(folder).with_suffix("").as_posix(): file for file in files}
+
+
+def title(file: Path) -> str:
+    """A document's first heading."""
+    lines = file.read_text(encoding="utf-8").splitlines()
+    return next((line.lstrip("# ") for line in lines if line.startswith("#")), file.stem)
+
+
+def find(name: str, known: dict[str, Path]) -> Path:
+    """The document of that name, of which the end or a part is enough where it is the only one.
+
+    Raises:
+        ProxyLogError: there is none, or more than one.
+    """
+    wanted = name.lower().removesuffix(".md")
+    if wanted in known:
+        return known[wanted]
+    matching = [each for each in known if each.rpartition("/")[2] == wanted] or [
+        each for each in known if wanted in each
+    ]
+    if len(matching) == 1:
+        return known[matching[0]]
+    if matching:
+        raise ProxyLogError(f"{name!r} may be {', '.join(matching)}; name one of them")
+    raise ProxyLogError(f"there is no document {name!r}; proxy-log docs lists them all")
+
+
+@click.command()
+@click.argument("name", required=False)
+def docs(name: str | None) -> None:
+    """List the documentation, or show the document NAME; a part of its name is enough.
+
+    On a terminal it is laid out; otherwise it comes as Markdown: proxy-log docs tutorial > tutorial.md
+    """
+    known = documents()
+    if name is None:
+        width = max((len(each) for each in known), default=0)
+        for each, file in known.items():
+            click.echo(f"{each:{width}}  {title(file)}")
+        return
+    text = find(name, known).read_text(encoding="utf-8")
+    from proxy.cli.render import make_console  # noqa: PLC0415 - the list needs no rich
+
+    console = make_console()
+    if not console.is_terminal:
+        click.echo(text, nl=False)
+        return
+    from rich.markdown import Markdown  # noqa: PLC0415 - slow to import
+
+    console.width = min(console.width, 100)  # long lines are hard to read
+    with console.pager(styles=True) if text.count("\n") > console.height else console:
+        console.print(Markdown(text))

@@ -1,0 +1,40 @@
+"""`proxy-log path`: where the trace is."""
+
+import json
+import os
+from pathlib import Path
+
+import click
+
+from proxy.cli.options import read_config, with_trace
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Everything that belongs to it, as one JSON object.")
+@with_trace
+def path(as_json: bool, trace: str | None, config: Path | None) -> None:
+    """Print the path of the trace, whether it is there already or not.
+
+    \b
+    Ask it with any SQLite tool:
+      sqlite3 "$(proxy-log path)" "SELECT id, model, duration_ms FROM exchanges ORDER BY id DESC LIMIT 10"
+      datasette "$(proxy-log path)"
+
+    --json adds its journal, the key of its digests, its size, and the configuration file that is looked for.
+    """  # noqa: D301 - \b is click's mark
+    from proxy.config import find_config_file  # noqa: PLC0415 - see read_config
+    from proxy.record.journal import journal_folder  # noqa: PLC0415
+
+    file = read_config(config, trace=trace).trace_path
+    if not as_json:
+        click.echo(file)
+        return
+    about = {
+        "trace": str(file),
+        "exists": file.exists(),
+        "size_bytes": file.stat().st_size if file.exists() else None,
+        "journal": str(journal_folder(file)),
+        "key": str(file.with_name(file.name + ".key")),
+        "config_file": str(find_config_file(config, os.environ)[0]),
+    }
+    click.echo(json.dumps(about))

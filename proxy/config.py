@@ -1,0 +1,404 @@
+"""The settings: one frozen tree, read once by the command line; each part receives its own sub-tree.
+
+They come from config.toml, then the environment (`PROXY_LOG_…`), then flags; the later wins. Every field's docstring is
+its meaning for the user: the reference in the documentation is made from it.
+"""
+
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, Any, Literal, NamedTuple, Self
+from urllib.parse import SplitResult, urlsplit
+
+from platformdirs import user_config_path, user_data_path
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from proxy.errors import ConfigError
+
+APP_NAME = "proxy-log"
+ENV_PREFIX = "PROXY_LOG_"
+DEFAULT_UPSTREAM = "lmstudio"
+
+
+class Address(NamedTuple):
+    """A place to listen at."""
+
+    host: str
+    """A name or an IP address, without brackets."""
+    port: int
+    """0 lets the system choose one."""
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def parse_address(text: str) -> Address:
+    """The host and port of `HOST:PORT`; an IPv6 address stands in brackets.
+
+    Raises:
+        ValueError: it is not of that form.
+    """
+    found = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+(?:%\w+)?)\]|([^\s:/\[\]]+)):([0-9]{1,5})", text)
+    if not found or int(found[3]) > 65535:
+        raise ValueError(f"{text!r} is not HOST:PORT; write for example localhost:8234, 0.0.0.0:8234 or [::1]:8234")
+    return Address(found[1] or found[2], int(found[3]))
+
+
+def _check_address(text: str) -> str:
+    parse_address(text)
+    return text
+
+
+def _check_web(text: str) -> str:
+    return text if text == "off" else _check_address(text)
+
+
+def _check_url(text: str) -> str:
+    example = "write for example http://localhost:1234"
+    try:
+        url = urlsplit(text)
+        is_port_sound = url.port is None or url.port > 0
+    except ValueError as error:
+        raise ValueError(f"{text!r} is not a URL ({error}); {example}") from None
+    if url.scheme not in ("http", "https"):
+        raise ValueError(f"{text!r} does not begin with http:// or https://; {example}")
+    if not url.hostname or not is_port_sound or not text.isascii() or not text.isprintable() or " " in text:
+        raise ValueError(f"{text!r} names no host and port to connect to; {example}")
+    if url.username is not None or url.password is not None:
+        raise ValueError("a user name or password does not belong into an upstream's URL; clients send their own keys")
+    if "?" in text or "#" in text:
+        raise ValueError(f"{text!r} has a query or a fragment; an upstream's URL ends with its path")
+    return text.rstrip("/")
+
+
+def _check_prefix(text: str) -> str:
+    if not re.fullmatch(r"/[\x21\x22\x24-\x3e\x40-\x7e]*", text):
+        raise ValueError(f"{text!r} is not a path; write for example / or /openrouter")
+    return text.rstrip("/") or "/"
+
+
+def _check_origin(text: str) -> str:
+    if text in ("*", "null") or re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s/?#@]+", text):
+        return text
+    raise ValueError(f"{text!r} is not an origin; write for example http://localhost:3000 (no slash at the end) or *")
+
+
+def _check_header_name(text: str) -> str:
+    if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", text):
+        raise ValueError(f"{text!r} is not the name of a header field; write for example x-api-key")
+    return text.lower()
+
+
+def _check_body_field(text: str) -> str:
+    if not re.fullmatch(r"(\*|[^\s.\[\]*]+)(\[\])*(\.(\*|[^\s.\[\]*]+)(\[\])*)*", text):
+        raise ValueError(
+            f"{text!r} is not a path into JSON; write names with dots, [] for every element of an array and * for "
+            "every field, for example tools[].headers.*"
+        )
+    return text
+
+
+def _split(value: object) -> object:
+    """A list given as one text, as the environment has to: JSON, or values with commas between them."""
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("["):
+        import json  # noqa: PLC0415 - seldom needed, and nothing else in the front process needs it
+
+        try:
+            return json.loads(value)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"not a list in JSON: {error}") from None
+    return [part.strip() for part in value.split(",") if part.strip()]
+
+
+_Url = Annotated[str, AfterValidator(_check_url)]
+_Origin = Annotated[str, AfterValidator(_check_origin)]
+_HeaderName = Annotated[str, AfterValidator(_check_header_name)]
+_BodyField = Annotated[str, AfterValidator(_check_body_field)]
+_Bytes = Annotated[int, Field(gt=0)]
+_Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class _Tree(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=False, hide_input_in_errors=True)
+
+
+class UpstreamConfig(_Tree):
+    """A server that requests are forwarded to."""
+
+    url: _Url
+    """Where it is: `http://` or `https://`, host, port and, if its API does not begin at `/`, a path."""
+    prefix: Annotated[str, AfterValidator(_check_prefix)] = "/"
+    """Requests whose path begins with it go there, without it and behind the path of `url`; the longest prefix wins."""
+
+    @property
+    def split(self) -> SplitResult:
+        """The URL in its parts; `path` has no slash at its end."""
+        return urlsplit(self.url)
+
+    @property
+    def address(self) -> Address:
+        """Where to connect to, the scheme's own port filled in."""
+        url = self.split
+        return Address(url.hostname or "", url.port or (443 if url.scheme == "https" else 80))
+
+
+class ForwardConfig(_Tree):
+    """How requests are carried on."""
+
+    connect_timeout_s: _Seconds = 5.0
+    """How long connecting to the upstream may take. There is no other limit: a model may think for minutes."""
+    idle_connection_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 4.0
+    """How long an unused connection to the upstream is kept; LM Studio closes its side after 5 seconds."""
+    max_head_bytes: Annotated[int, Field(ge=8192)] = 262144
+    """The largest head (request line and header fields) of a request that is let in, and of a response."""
+
+
+class CorsConfig(_Tree):
+    """What web pages in a browser may do (cross-origin resource sharing)."""
+
+    enabled: bool = True
+    """Answer preflights and put the CORS header fields on every response. Off: nothing is touched."""
+    allow_origins: Annotated[tuple[_Origin, ...], BeforeValidator(_split)] = ("*",)
+    """Origins whose pages may use the API, WebSockets included; `*` is any page in your browser."""
+    max_age_s: Annotated[int, Field(ge=0)] = 86400
+    """How long a browser may remember the answer to a preflight."""
+
+
+class RecordConfig(_Tree):
+    """How the traffic gets to disk."""
+
+    memory_bytes: _Bytes = 67108864
+    """What may wait in memory when the disk is slow; what comes beyond is not recorded, and the gap is."""
+    batch_ms: Annotated[float, Field(gt=0, le=1000)] = 4.0
+    """How long records wait to be written together; a killed proxy loses at most about that much traffic."""
+    segment_bytes: Annotated[int, Field(ge=65536)] = 33554432
+    """The size at which the journal goes on in a new file."""
+
+
+class MaskConfig(_Tree):
+    """Which secrets are kept out of the trace. In their place stands a short digest, the same for the same secret."""
+
+    headers: Annotated[tuple[_HeaderName, ...], BeforeValidator(_split)] = (
+        "authorization",
+        "proxy-authorization",
+        "x-api-key",
+        "api-key",
+        "cookie",
+        "set-cookie",
+    )
+    """Header fields whose values are masked before they are written anywhere; case does not matter."""
+    websocket_fields: Annotated[tuple[str, ...], BeforeValidator(_split)] = ("clientPasskey",)
+    """Fields masked in the first message of a client's WebSocket, where LM Studio's SDK says who it is."""
+    body_fields: Annotated[tuple[_BodyField, ...], BeforeValidator(_split)] = (
+        "integrations[].headers.*",
+        "tools[].headers.*",
+        "tools[].authorization",
+    )
+    """Values masked in JSON bodies before they reach the trace: names with dots, `[]` each element, `*` each field."""
+
+
+class Config(_Tree):
+    """Everything that can be set."""
+
+    listen: Annotated[str, AfterValidator(_check_address)] = "localhost:8234"
+    """Where clients connect: HOST:PORT. `localhost` is this machine alone (IPv4 and IPv6), `0.0.0.0` every network."""
+    web: Annotated[str, AfterValidator(_check_web)] = "off"
+    """Where the live page is served: HOST:PORT, or `off`."""
+    trace: str = ""
+    """The trace's file. Empty: `trace.db` in the user's data folder. A relative path counts from this file's folder."""
+    drain_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 10.0
+    """How long running requests may go on after Ctrl-C; a second Ctrl-C ends them at once."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """How much proxy-log says about itself on stderr."""
+    upstreams: dict[str, UpstreamConfig] = {DEFAULT_UPSTREAM: UpstreamConfig(url="http://localhost:1234")}
+    """The servers behind the proxy, each under a name of your choice; exactly one has the prefix `/`."""
+    forward: ForwardConfig = ForwardConfig()
+    cors: CorsConfig = CorsConfig()
+    record: RecordConfig = RecordConfig()
+    mask: MaskConfig = MaskConfig()
+
+    @model_validator(mode="after")
+    def _check_upstreams(self) -> Self:
+        by_prefix: dict[str, str] = {}
+        for name, upstream in self.upstreams.items():
+            if upstream.prefix in by_prefix:
+                raise ValueError(
+                    f"upstreams.{name} and upstreams.{by_prefix[upstream.prefix]} have the same prefix "
+                    f"{upstream.prefix!r}; give each its own"
+                )
+            by_prefix[upstream.prefix] = name
+        if "/" not in by_prefix:
+            raise ValueError('no upstream has the prefix "/"; give it to the one that gets everything else')
+        return self
+
+    @property
+    def listen_addresses(self) -> tuple[Address, ...]:
+        """Where to listen; `localhost` is both loopback addresses, of which the machine may lack the second."""
+        host, port = parse_address(self.listen)
+        return tuple(Address(each, port) for each in (("127.0.0.1", "::1") if host == "localhost" else (host,)))
+
+    @property
+    def web_address(self) -> Address | None:
+        """Where to serve the live page, or None."""
+        return None if self.web == "off" else parse_address(self.web)
+
+    @property
+    def trace_path(self) -> Path:
+        """The trace's file, absolute."""
+        if self.trace:
+            return Path(self.trace).expanduser().absolute()
+        return user_data_path(APP_NAME, appauthor=False) / "trace.db"
+
+    @property
+    def default_upstream(self) -> str:
+        """The name of the upstream with the prefix `/`."""
+        return next(name for name, upstream in self.upstreams.items() if upstream.prefix == "/")
+
+
+# --- reading them -----------------------------------------------------------------------------------------------------
+
+_NO_OVERRIDES: Mapping[str, str | None] = MappingProxyType({})
+
+
+def find_config_file(named: Path | None, environ: Mapping[str, str]) -> tuple[Path, bool]:
+    """The configuration file, and whether somebody asked for it: if not, it need not be there."""
+    if named is None and environ.get(f"{ENV_PREFIX}CONFIG"):
+        named = Path(environ[f"{ENV_PREFIX}CONFIG"]).expanduser()
+    return named or user_config_path(APP_NAME, appauthor=False) / "config.toml", named is not None
+
+
+def settings(tree: type[BaseModel] = Config, prefix: str = "") -> Iterator[str]:
+    """The dotted names of all settings, `upstreams.NAME.url` among them."""
+    for name, field in tree.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from settings(field.annotation, f"{prefix}{name}.")
+        elif name == "upstreams":
+            yield from settings(UpstreamConfig, f"{prefix}{name}.NAME.")
+        else:
+            yield prefix + name
+
+
+def load(
+    config_file: Path | None, environ: Mapping[str, str], overrides: Mapping[str, str | None] = _NO_OVERRIDES
+) -> Config:
+    """The settings from the file, the environment and the flags; the later wins.
+
+    Args:
+        config_file: the file to read; None: that of `PROXY_LOG_CONFIG`, or the user's own if there is one.
+        environ: environment variables, of which those beginning with `PROXY_LOG_` count.
+        overrides: flags by name (`listen`, `upstream`, `web`, `trace`); None: not given.
+
+    Raises:
+        ConfigError: a file cannot be read, or a setting is unknown or malformed.
+    """
+    layers = _Layers()
+    file, is_asked_for = find_config_file(config_file, environ)
+    if is_asked_for or file.is_file():
+        layers.add_file(file)
+    layers.add_environment(environ)
+    layers.add_flags(overrides)
+    return layers.validated()
+
+
+class _Layers:
+    """Settings as they come together, remembering which source each is from, so that an error can name it."""
+
+    def __init__(self) -> None:
+        self._tree: dict[str, Any] = {}
+        self._sources: dict[tuple[str, ...], str] = {}
+        self._file = ""
+
+    def add_file(self, file: Path) -> None:
+        self._file = str(file)
+        try:
+            self._tree = tomllib.loads(file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise ConfigError(f"{file}: there is no such configuration file") from None
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise ConfigError(f"{file}: cannot be read as TOML: {error}") from None
+        trace = self._tree.get("trace")
+        if trace and isinstance(trace, str):
+            self._tree["trace"] = str(file.absolute().parent / Path(trace).expanduser())
+
+    def add_environment(self, environ: Mapping[str, str]) -> None:
+        for variable in sorted(environ):
+            name = variable.removeprefix(ENV_PREFIX)
+            if name not in (variable, "CONFIG", "UPSTREAM"):
+                self._set(tuple(name.lower().split("__")), environ[variable], variable)
+        if f"{ENV_PREFIX}UPSTREAM" in environ:
+            self._set_default_upstream(environ[f"{ENV_PREFIX}UPSTREAM"], f"{ENV_PREFIX}UPSTREAM")
+
+    def add_flags(self, overrides: Mapping[str, str | None]) -> None:
+        for name, value in overrides.items():
+            if value is None:
+                continue
+            if name == "upstream":
+                self._set_default_upstream(value, "--upstream")
+            else:
+                self._set((name,), value, f"--{name}")
+
+    def validated(self) -> Config:
+        upstreams = self._tree.get("upstreams")
+        if isinstance(upstreams, dict) and DEFAULT_UPSTREAM not in upstreams and self._default_name(upstreams) is None:
+            default = Config.model_fields["upstreams"].default[DEFAULT_UPSTREAM]
+            self._tree["upstreams"] = {DEFAULT_UPSTREAM: default, **upstreams}
+        try:
+            return Config.model_validate(self._tree)
+        except ValidationError as invalid:
+            error = invalid.errors(include_url=False)[0]
+            raise ConfigError(self._explain(error["type"], error["loc"], error["msg"])) from None
+
+    def _set(self, path: tuple[str, ...], value: object, source: str) -> None:
+        tree = self._tree
+        for name in path[:-1]:
+            below = tree.setdefault(name, {})
+            if not isinstance(below, dict):
+                return  # the file has a plain value where a table belongs: that is the error to report
+            tree = below
+        tree[path[-1]] = value
+        self._sources[path] = source
+
+    def _set_default_upstream(self, url: str, source: str) -> None:
+        upstreams = self._tree.get("upstreams", {})
+        name = self._default_name(upstreams) if isinstance(upstreams, dict) else None
+        self._set(("upstreams", name or DEFAULT_UPSTREAM, "url"), url, source)
+
+    @staticmethod
+    def _default_name(upstreams: dict[str, Any]) -> str | None:
+        for name, upstream in upstreams.items():
+            if isinstance(upstream, dict) and upstream.get("prefix", "/") == "/":
+                return name
+        return None
+
+    def _explain(self, kind: str, location: tuple[str | int, ...], message: str) -> str:
+        """One line: where it stands, which setting, what is wrong, what to do."""
+        path = tuple(part for part in location if isinstance(part, str))
+        source = next((self._sources[path[:n]] for n in range(len(path), 0, -1) if path[:n] in self._sources), "")
+        key = ".".join(path)
+        if kind == "extra_forbidden":
+            problem = f"{key} is not a setting{_nearest(key, source)}"
+        elif kind == "missing":
+            problem = f"{key} is missing"
+        elif kind == "model_type":
+            problem = f"{key} is a table; write [{key}] and its settings below"
+        else:
+            problem = f"{key}: {message}".removeprefix(": ").replace("Value error, ", "", 1)
+        return ": ".join(part for part in (source or self._file, problem) if part)
+
+
+def _nearest(key: str, source: str) -> str:
+    """A hint at the known setting that was meant, if one is near, spelled as its source has to spell it."""
+    import difflib  # noqa: PLC0415 - only after a mistake
+
+    name = key.split(".")[1] if key.startswith("upstreams.") else "NAME"
+    known = ["upstream"] * source.startswith(ENV_PREFIX) + [each.replace("NAME", name) for each in settings()]
+    near = difflib.get_close_matches(key, known, 1, 0.7)
+    near += [each for each in known if each.rpartition(".")[2] == key.rpartition(".")[2]]
+    if not near:
+        return "; config.toml of the project lists them all"
+    spelled = ENV_PREFIX + near[0].upper().replace(".", "__") if source.startswith(ENV_PREFIX) else near[0]
+    return f"; did you mean {spelled}?"

@@ -1,0 +1,1 @@
+"""Read: what recorded bytes mean. Pure: bytes in, meaning out, no sockets and no files."""

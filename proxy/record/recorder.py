@@ -1,0 +1,280 @@
+"""The recorder: takes what happens from the loop, never waits, never raises; a thread writes it to the journal.
+
+One append to memory per event. What waits for the disk is bounded in bytes: beyond that it is lost, and that it was
+lost is recorded as a gap as soon as there is room. Masking, packing and checksums are done in the thread.
+"""
+
+import logging
+import re
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from proxy.clock import ClockReading, monotonic_ns
+from proxy.exchange import Side
+from proxy.record.journal import DATA_KINDS, Close, Gap, Kind, Open, Response, pack_record
+from proxy.record.redact import FirstMessageMask, HeadMask
+from proxy.record.segments import SegmentWriter
+
+_log = logging.getLogger(__name__)
+
+_RECORD_OVERHEAD_BYTES = 120
+"""What a record costs in memory beside its payload (tuple, numbers, bytes object), about."""
+_WRITE_BYTES = 1 << 20
+"""At most so much is joined for one write: more would only cost memory."""
+_RETRY_S = 0.25
+_IDLE_ROTATION_S = 2.0
+"""A segment that has rested so long is ended, so that the back can delete it."""
+
+_HEAD_KINDS = (Kind.INTERIM, Kind.CLIENT_TRAILERS, Kind.UPSTREAM_TRAILERS)
+_EXTENSIONS = re.compile(rb"(?i)\r\nsec-websocket-extensions:[ \t]*([^\r]*)")
+
+Payload = bytes | Open | Response | Close
+
+
+@dataclass(slots=True)
+class _Loss:
+    """What could not be recorded since the last gap record, of one exchange (or of the run: exchange 0)."""
+
+    since_ns: int
+    last_ns: int = 0
+    exchanges: int = 0
+    records: int = 0
+    client_bytes: int = 0
+    upstream_bytes: int = 0
+    is_head_lost: bool = False
+
+
+class Recording:
+    """The recording of one exchange. Every method appends to memory and returns."""
+
+    __slots__ = ("_is_lost", "_recorder", "exchange")
+
+    def __init__(self, recorder: "Recorder", exchange: int, is_lost: bool) -> None:
+        self._recorder = recorder
+        self.exchange = exchange
+        """Its number within the run, from 1."""
+        self._is_lost = is_lost
+
+    def data(self, side: Side, at_ns: int, data: bytes) -> None:
+        """One read's body bytes."""
+        if not self._is_lost:
+            self._recorder.put(DATA_KINDS[side], self.exchange, at_ns, data, len(data))
+        else:
+            self._recorder.lose(0, DATA_KINDS[side], at_ns, len(data))
+
+    def head(self, kind: Kind, at_ns: int, head: bytes | Response) -> None:
+        """A `RESPONSE`, an `INTERIM` head or trailers."""
+        if not self._is_lost:
+            size = len(head) if isinstance(head, bytes) else len(head.received_head) + len(head.sent_head)
+            self._recorder.put(kind, self.exchange, at_ns, head, size)
+
+    def close(self, close: Close) -> None:
+        """The end. It is taken in beyond the limit too: there is one for each open exchange, no more."""
+        if not self._is_lost:
+            self._recorder.put(Kind.CLOSE, self.exchange, close.done_ns, close, 0)
+
+
+class Recorder:
+    """Writes the journal of one run of the front.
+
+    Raises `OSError` only from its constructor, when the journal cannot be begun at all.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        memory_bytes: int,
+        batch_s: float,
+        segment_bytes: int,
+        key: bytes,
+        masked_headers: tuple[str, ...],
+        masked_websocket_fields: tuple[str, ...],
+        on_written: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Begin the journal.
+
+        Args:
+            folder: where the segments go.
+            memory_bytes: how much may wait for the disk.
+            batch_s: how long records are gathered before they are written.
+            segment_bytes: size at which the next segment begins.
+            key: of the digests that stand in a secret's place.
+            masked_headers: names of the header fields whose values are secret.
+            masked_websocket_fields: names of the JSON fields that are secret in a WebSocket's first message.
+            on_written: called from the writing thread after each batch.
+        """
+        self.started = ClockReading.now()
+        self._limit = memory_bytes
+        self._batch_s = batch_s
+        self._segments = SegmentWriter(folder, self.started, segment_bytes)
+        self._mask_head = HeadMask(masked_headers, key)
+        self._new_first_message_mask = partial(FirstMessageMask, masked_websocket_fields, key)
+        self._websockets: dict[int, FirstMessageMask] = {}
+        self._reason = ""
+        self._on_written = on_written
+        self._queue: deque[tuple[Kind, int, int, Payload, int]] = deque()
+        self._put_bytes = 0  # written by the loop alone
+        self._written_bytes = 0  # written by the thread alone
+        self._exchanges = 0
+        self._losses: dict[int, _Loss] = {}
+        self._losses_lock = threading.Lock()
+        self._is_awake = False
+        self._wake = threading.Event()
+        self._is_stopping = False
+        self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
+        self._thread.start()
+
+    def open(self, head: Open, at_ns: int) -> Recording:
+        """Begin the recording of an exchange; `at_ns` is the time of the request's first byte."""
+        self._exchanges += 1
+        exchange = self._exchanges
+        is_recorded = self.put(Kind.OPEN, exchange, at_ns, head, len(head.received_head) + len(head.forwarded_head))
+        return Recording(self, exchange, not is_recorded)
+
+    def mask_head(self, head: bytes) -> bytes:
+        """A head (or what should have been one) with its secrets masked."""
+        return self._mask_head(head)
+
+    def put(self, kind: Kind, exchange: int, at_ns: int, payload: Payload, size: int) -> bool:
+        """Take one record; False if there is no room for it and it was counted as lost."""
+        size += _RECORD_OVERHEAD_BYTES
+        if self._put_bytes - self._written_bytes + size > self._limit and kind != Kind.CLOSE:
+            self.lose(0 if kind == Kind.OPEN else exchange, kind, at_ns, size - _RECORD_OVERHEAD_BYTES)
+            return False
+        self._put_bytes += size
+        self._queue.append((kind, exchange, at_ns, payload, size))
+        if not self._is_awake:
+            self._is_awake = True
+            self._wake.set()
+        return True
+
+    def lose(self, exchange: int, kind: Kind, at_ns: int, size: int) -> None:
+        """Count what cannot be recorded; `exchange` 0 stands for exchanges of which nothing is recorded."""
+        with self._losses_lock:
+            loss = self._losses.get(exchange)
+            if loss is None:
+                loss = self._losses[exchange] = _Loss(at_ns)
+            loss.last_ns = at_ns
+            loss.records += 1
+            match kind:
+                case Kind.OPEN:
+                    loss.exchanges += 1
+                case Kind.CLIENT_DATA:
+                    loss.client_bytes += size
+                case Kind.UPSTREAM_DATA:
+                    loss.upstream_bytes += size
+                case _:
+                    loss.is_head_lost = True
+        if not self._is_awake:
+            self._is_awake = True
+            self._wake.set()
+
+    def stop(self, timeout_s: float) -> bool:
+        """End the run in order: write what waits, then the last record. False if that took too long."""
+        self._put_bytes += _RECORD_OVERHEAD_BYTES
+        self._queue.append((Kind.END, 0, monotonic_ns(), b"", _RECORD_OVERHEAD_BYTES))
+        self._is_stopping = True
+        self._wake.set()
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    # --- the thread ---------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while True:
+            if not self._wake.wait(_IDLE_ROTATION_S if self._segments.has_records else None):
+                self._segments.rotate_quietly()
+                self._on_written()
+                continue
+            self._wake.clear()
+            if not self._is_stopping:
+                time.sleep(self._batch_s)
+            # From here on a put wakes the thread again, so nothing that comes during the writing is forgotten.
+            self._is_awake = False
+            self._write_queue()
+            self._write_gaps()
+            self._on_written()
+            if self._is_stopping and not self._queue:
+                self._segments.close()
+                return
+
+    def _write_queue(self) -> None:
+        queue = self._queue
+        while queue:
+            parts: list[bytes] = []
+            taken = size = 0
+            while queue and size < _WRITE_BYTES:
+                kind, exchange, at_ns, payload, item_size = queue.popleft()
+                taken += item_size
+                data = self._packed(kind, exchange, at_ns, payload, parts)
+                if data is not None:
+                    parts += pack_record(kind, exchange, at_ns, data)
+                    size += len(data)
+            self._write(b"".join(parts))
+            self._written_bytes += taken
+
+    def _packed(self, kind: Kind, exchange: int, at_ns: int, payload: Payload, parts: list[bytes]) -> bytes | None:
+        """The payload as bytes, secrets masked; None if it has to wait for more."""
+        if isinstance(payload, bytes):
+            if kind == Kind.CLIENT_DATA and exchange in self._websockets:
+                return self._websockets[exchange].feed(payload) or None
+            return self._mask_head(payload) if kind in _HEAD_KINDS else payload
+        if isinstance(payload, Open):
+            return payload.pack(self._mask_head)
+        if isinstance(payload, Response):
+            if payload.received_head.startswith(b"HTTP/1.1 101 "):
+                extensions = _EXTENSIONS.search(payload.received_head)
+                self._websockets[exchange] = self._new_first_message_mask(extensions[1] if extensions else b"")
+            return payload.pack(self._mask_head)
+        if exchange in self._websockets:
+            rest = self._websockets.pop(exchange).finish()
+            if rest:
+                parts += pack_record(Kind.CLIENT_DATA, exchange, at_ns, rest)
+        return payload.pack()
+
+    def _write(self, data: bytes) -> None:
+        """Write, for as long as it takes; meanwhile the queue fills up to its limit and no further."""
+        is_waiting = False
+        while True:
+            try:
+                if not self._segments.append(data):
+                    _log.warning("a journal segment was deleted before it was taken in; what it held is lost")
+                    self._reason = "a journal segment was deleted"
+                    self.lose(0, Kind.GAP, monotonic_ns(), 0)
+                break
+            except OSError as error:
+                if not is_waiting:
+                    is_waiting = True
+                    self._reason = f"the journal could not be written: {error.strerror or error}"
+                    _log.warning("recording waits: %s; forwarding goes on", self._reason)
+                time.sleep(_RETRY_S)
+        if is_waiting:
+            _log.info("recording goes on")
+
+    def _write_gaps(self) -> None:
+        with self._losses_lock:
+            losses, self._losses = self._losses, {}
+        if not losses:
+            self._reason = ""
+            return
+        reason = self._reason or "more than record.memory_bytes waited for the disk"
+        parts: list[bytes] = []
+        for exchange, loss in losses.items():
+            gap = Gap(
+                loss.since_ns,
+                loss.exchanges,
+                loss.records,
+                loss.client_bytes,
+                loss.upstream_bytes,
+                loss.is_head_lost,
+                reason=reason,
+            )
+            parts += pack_record(Kind.GAP, exchange, loss.last_ns, gap.pack())
+        _log.warning("%d records could not be recorded: %s", sum(loss.records for loss in losses.values()), reason)
+        self._write(b"".join(parts))

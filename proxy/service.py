@@ -1,0 +1,242 @@
+"""The composition root of `serve`: it alone builds the front's parts, connects them, and ends them in order.
+
+The front forwards and writes the journal; the back (`proxy.back`) is a process of its own that takes the journal into
+the trace. A pipe joins them: a byte in it says that there is something new, its end that the front has gone.
+"""
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from proxy.config import Config
+from proxy.errors import InUseError, ProxyLogError, TraceError
+from proxy.forward.cors import Cors
+from proxy.forward.relay import Forwarding
+from proxy.forward.server import Server
+from proxy.forward.upstream import Upstream, Upstreams
+from proxy.record.journal import journal_folder
+from proxy.record.recorder import Recorder
+from proxy.secret import load_key
+
+_log = logging.getLogger(__name__)
+
+_RESTART_S = (0.2, 1.0, 5.0, 30.0)
+"""How long a back that died is left alone before it is started again, the first time, the second…"""
+_BACK_STOP_S = 30.0
+_RECORDER_STOP_S = 5.0
+_SWITCH_INTERVAL_S = 0.0005
+"""How long the recorder's thread may hold the interpreter while the loop waits; Python's own 5 ms are felt."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """What `serve` tells once it listens."""
+
+    listen: tuple[str, ...]
+    """Each `host:port`."""
+    trace: Path
+    upstreams: dict[str, str]
+    """Name to URL."""
+    unreachable: tuple[str, ...]
+    """Names of those that did not accept a connection."""
+
+
+def serve(config: Config, *, on_ready: Callable[[Ready], None] = lambda ready: None) -> None:
+    """Forward and record until SIGINT or SIGTERM; then let what runs end, and store everything.
+
+    Raises:
+        InUseError: another proxy-log serves with this trace.
+        ProxyLogError: it cannot listen, or cannot write where the trace is.
+    """
+    trace = config.trace_path
+    try:
+        trace.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(f"{trace}.lock", timeout=0)
+        with lock:
+            _run(_serve(config, trace, on_ready))
+    except Timeout:
+        raise InUseError(
+            f"another proxy-log serve records into {trace}; stop it, or give this one a trace of its own with --trace"
+        ) from None
+    except OSError as error:
+        raise TraceError(
+            f"cannot write beside {trace}: {error.strerror or error}; choose another place with --trace"
+        ) from error
+
+
+def _run(main: Coroutine[None, None, None]) -> None:
+    try:
+        import uvloop  # noqa: PLC0415 - not there on every platform
+    except ImportError:
+        asyncio.run(main)
+    else:
+        uvloop.run(main)
+
+
+async def _serve(config: Config, trace: Path, on_ready: Callable[[Ready], None]) -> None:
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    _allow_many_connections()
+    stop = _StopSignals()
+    back = Back(config, trace)
+    recorder = Recorder(
+        journal_folder(trace),
+        memory_bytes=config.record.memory_bytes,
+        batch_s=config.record.batch_ms / 1000,
+        segment_bytes=config.record.segment_bytes,
+        key=load_key(Path(f"{trace}.key")),
+        masked_headers=config.mask.headers,
+        masked_websocket_fields=config.mask.websocket_fields,
+        on_written=back.ring,
+    )
+    try:
+        await back.start()
+        server = Server(_forwarding(config, recorder))
+        listening: list[str] = []
+        for host, port in _listen_places(config):
+            try:
+                listening += await server.listen(host, port)
+            except OSError as error:
+                raise ProxyLogError(
+                    f"cannot listen on {config.listen}: {error.strerror or error}; "
+                    "is another proxy-log running? --listen HOST:PORT chooses another address"
+                ) from error
+        unreachable = [upstream.name for upstream in server.forwarding.upstreams if not await _answers(upstream)]
+        urls = {name: upstream.url for name, upstream in config.upstreams.items()}
+        on_ready(Ready(tuple(listening), trace, urls, tuple(unreachable)))
+        await stop.first.wait()
+        if server.running:
+            _log.info("stopping; %d exchanges are given %g s to end", server.running, config.drain_s)
+        draining = asyncio.ensure_future(server.stop(config.drain_s))
+        await asyncio.wait((draining, asyncio.ensure_future(stop.second.wait())), return_when=asyncio.FIRST_COMPLETED)
+        if not draining.done():
+            draining.cancel()
+            await server.stop(0)
+    finally:
+        if not await asyncio.to_thread(recorder.stop, _RECORDER_STOP_S):
+            _log.error("not all could be written to the journal in %s", journal_folder(trace))
+        await back.stop()
+
+
+def _forwarding(config: Config, recorder: Recorder) -> Forwarding:
+    by_prefix = {
+        each.prefix: Upstream(
+            name,
+            each.url,
+            connect_timeout_s=config.forward.connect_timeout_s,
+            idle_connection_s=config.forward.idle_connection_s,
+        )
+        for name, each in config.upstreams.items()
+    }
+    cors = Cors(
+        is_enabled=config.cors.enabled, allow_origins=config.cors.allow_origins, max_age_s=config.cors.max_age_s
+    )
+    return Forwarding(recorder, Upstreams(by_prefix), cors, config.forward.max_head_bytes)
+
+
+async def _answers(upstream: Upstream) -> bool:
+    try:
+        link = await upstream.connect()
+    except OSError:  # a TimeoutError is one
+        return False
+    link.abort()
+    return True
+
+
+class Back:
+    """The back process: started, started again when it dies, ended after it has taken in everything."""
+
+    def __init__(self, config: Config, trace: Path) -> None:
+        self._arguments = json.dumps(
+            {
+                "trace": str(trace),
+                "body_fields": list(config.mask.body_fields),
+                "log_level": config.log_level,
+            }
+        )
+        self._read_end, self._write_end = os.pipe()
+        os.set_blocking(self._write_end, False)
+        self._process: asyncio.subprocess.Process | None = None
+        self._watching: asyncio.Task[None] | None = None
+        self._is_stopping = False
+
+    def ring(self) -> None:
+        """Tell the back that there is something new; called from the recorder's thread."""
+        # A full pipe has told it already, and a missing reader will look for itself when it is back.
+        with contextlib.suppress(BlockingIOError, BrokenPipeError):
+            os.write(self._write_end, b"\0")
+
+    async def start(self) -> None:
+        """Start it, and see to it that it stays."""
+        await self._start_process()
+        self._watching = asyncio.get_running_loop().create_task(self._watch())
+
+    async def stop(self) -> None:
+        """Close the pipe and wait until it has taken in everything."""
+        self._is_stopping = True
+        os.close(self._write_end)
+        if self._watching is not None:
+            done, _ = await asyncio.wait((self._watching,), timeout=_BACK_STOP_S)
+            if not done:
+                _log.warning("the trace is not complete yet; `proxy-log ingest` takes in the rest of the journal")
+                self._watching.cancel()
+        os.close(self._read_end)
+
+    async def _start_process(self) -> None:
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "proxy.back", self._arguments, stdin=self._read_end
+        )
+
+    async def _watch(self) -> None:
+        deaths = 0
+        while self._process is not None:
+            code = await self._process.wait()
+            if self._is_stopping:
+                return
+            wait_s = _RESTART_S[min(deaths, len(_RESTART_S) - 1)]
+            deaths += 1
+            _log.warning(
+                "the process that writes the trace ended (%s); forwarding goes on, restart in %g s", code, wait_s
+            )
+            await asyncio.sleep(wait_s)
+            await self._start_process()
+
+
+class _StopSignals:
+    """SIGINT and SIGTERM: the first lets what runs end, the second does not wait for it."""
+
+    def __init__(self) -> None:
+        self.first = asyncio.Event()
+        self.second = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            try:
+                loop.add_signal_handler(number, self._received)
+            except NotImplementedError:  # Windows
+                signal.signal(number, lambda *_: loop.call_soon_threadsafe(self._received))
+
+    def _received(self) -> None:
+        (self.second if self.first.is_set() else self.first).set()
+
+
+def _listen_places(config: Config) -> list[tuple[str, int]]:
+    host, port = config.listen.rsplit(":", 1)
+    return [(host.strip("[]"), int(port))]
+
+
+def _allow_many_connections() -> None:
+    """Each client and each upstream connection is an open file; the soft limit is often 1,024 or less."""
+    with contextlib.suppress(ImportError, OSError, ValueError):
+        import resource  # noqa: PLC0415 - not there on Windows
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft < hard:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 65536), hard))

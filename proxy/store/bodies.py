@@ -1,0 +1,105 @@
+"""Bodies are cut, not rewritten: where the elements of a JSON array begin, so that a re-sent history is stored once.
+
+A part is a slice of the body's own bytes; parts put together are the body, always. A border lies in front of the
+separator before an element, so that a chat's last message has the same bytes when the next turn sends it again.
+Where the borders lie depends on nothing but the bytes before them.
+"""
+
+from collections.abc import Iterator
+
+import msgspec
+
+PART_BYTES = 1 << 20
+"""How long the parts of a body are that is not cut by its JSON."""
+MIN_CUT_BYTES = 512
+"""A shorter JSON body is not worth cutting."""
+MIN_PART_BYTES = 96
+"""A shorter part would cost more to keep track of than it can save."""
+
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_elements = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_string = msgspec.json.Decoder(str).decode
+_SEPARATORS = frozenset(b" \t\r\n,")
+_NEEDLE_BYTES = 64
+
+
+def cut(body: bytes) -> tuple[list[memoryview], str | None]:
+    """The parts of a body, and its top-level "model" where it is a JSON object that has one."""
+    if body[:64].lstrip()[:1] != b"{":
+        return list(equal_parts(body)), None
+    try:
+        members = _members(body)
+    except msgspec.DecodeError:
+        return list(equal_parts(body)), None
+    model = None
+    if (raw := members.get("model")) is not None:
+        try:
+            model = _string(raw)
+        except msgspec.DecodeError:
+            pass  # a number or the like: no model's name
+    if len(body) < MIN_CUT_BYTES:
+        return [memoryview(body)], model
+    return _parts(body, members), model
+
+
+def model_of(body: bytes) -> str | None:
+    """The top-level "model" of a body, where it is a whole JSON object that has one."""
+    return cut(body)[1] if body[:64].lstrip()[:1] == b"{" else None
+
+
+def equal_parts(body: bytes) -> Iterator[memoryview]:
+    """Parts of `PART_BYTES`, no character of UTF-8 cut in two."""
+    view = memoryview(body)
+    start = 0
+    while len(body) - start > PART_BYTES:
+        end = start + PART_BYTES
+        for back in range(4):
+            if body[end - back] & 0xC0 != 0x80:
+                end -= back
+                break
+        yield view[start:end]
+        start = end
+    if start < len(body) or not body:
+        yield view[start:]
+
+
+def _parts(body: bytes, members: dict[str, msgspec.Raw]) -> list[memoryview]:
+    borders: list[int] = []
+    at = 0
+    for raw in members.values():
+        # A value that repeats may be found too early; a border is as good there.
+        value = memoryview(raw)
+        found = body.find(value[:_NEEDLE_BYTES], at)
+        if found < 0:
+            continue
+        at = found + len(value)
+        if value[0] == ord("[") and len(value) > MIN_PART_BYTES:
+            borders += _element_borders(body, found, raw)
+    view = memoryview(body)
+    parts = []
+    start = 0
+    for border in borders:
+        if border - start >= MIN_PART_BYTES:
+            parts.append(view[start:border])
+            start = border
+    parts.append(view[start:])
+    return parts
+
+
+def _element_borders(body: bytes, start: int, array: msgspec.Raw) -> list[int]:
+    """Offsets where the elements of the array at `start` begin, and where the last one ends; none for numbers."""
+    view = memoryview(body)
+    borders = []
+    at = start + 1
+    for raw in _elements(array):
+        element = memoryview(raw)
+        if element[0] not in b'{["':
+            return []
+        borders.append(at)
+        while at < len(body) and body[at] in _SEPARATORS:
+            at += 1
+        if view[at : at + len(element)] != element:
+            return []
+        at += len(element)
+    borders.append(at)
+    return borders

@@ -1,0 +1,181 @@
+"""Chunks share their frame and their row: streamed events differ in a few characters only.
+
+Two consecutive events show what they have in common; that becomes a frame (head, tail), and a chunk is what stands
+between. Chunks of one frame that follow each other share a row, up to `RUN_BYTES`, since a row of a table without
+rowid that is longer would take pages of its own.
+"""
+
+from collections.abc import Callable
+from os.path import commonprefix
+
+import msgspec
+
+RUN_BYTES = 800
+MAX_IN_RUN_BYTES = 400
+"""A longer middle has a row of its own."""
+MIN_SHARED_BYTES = 48
+"""A frame has to save so many bytes in each chunk."""
+_RECENT_FRAMES = 6
+_HEAD_ANCHOR_BYTES, _TAIL_ANCHOR_BYTES = 12, 10
+
+ChunkRow = tuple[int, int, int, int, int | None, int | None, str | bytes | int, str | None]
+"""exchange_id, side, seq, at_us, opcode, frame_id, middle, more."""
+
+_encode = msgspec.json.Encoder().encode
+
+
+def as_stored(data: bytes | memoryview) -> str | bytes:
+    """Bytes as SQLite gets them: TEXT where they are UTF-8 without NUL (tools stop reading there), BLOB otherwise."""
+    try:
+        text = str(data, "utf-8")
+    except UnicodeDecodeError:
+        return bytes(data)
+    return text if "\0" not in text else bytes(data)
+
+
+class ChunkRuns:
+    """The chunks of one side of one exchange, as rows. The last row may still grow: it is then written again."""
+
+    __slots__ = ("_at_us", "_exchange_id", "_frame_id", "_middle", "_more", "_opcode", "_seq", "_side", "_size", "seq")
+
+    def __init__(self, exchange_id: int, side: int, seq: int = 0) -> None:
+        self._exchange_id = exchange_id
+        self._side = side
+        self.seq = seq
+        """The next chunk's number."""
+        self._seq = -1  # of the first chunk of the open row; -1: no row is open
+        self._at_us = 0
+        self._opcode: int | None = None
+        self._frame_id: int | None = None
+        self._middle: str | bytes | int = 0
+        self._more: list[tuple[int, str | int]] = []
+        self._size = 0
+
+    def add(
+        self, rows: list[ChunkRow], at_us: int, middle: str | bytes | int, opcode: int | None, frame_id: int | None
+    ) -> None:
+        """Take one chunk; a row that can grow no more goes to `rows`."""
+        if isinstance(middle, int):
+            size = 0
+        else:
+            size = len(middle) if not isinstance(middle, bytes) else RUN_BYTES
+        if (
+            self._seq >= 0
+            and size <= MAX_IN_RUN_BYTES
+            and self._size < RUN_BYTES
+            and self._frame_id == frame_id
+            and self._opcode == opcode
+            and not isinstance(middle, bytes)
+        ):
+            self._more.append((at_us - self._at_us, middle))
+        else:
+            self.flush(rows)
+            self._seq, self._at_us, self._opcode, self._frame_id, self._middle = (
+                self.seq,
+                at_us,
+                opcode,
+                frame_id,
+                middle,
+            )
+            self._more = []
+            self._size = 0
+        self._size += size + 12
+        self.seq += 1
+
+    def flush(self, rows: list[ChunkRow]) -> None:
+        """Put the open row as it is now into `rows`."""
+        if self._seq >= 0:
+            more = _encode(self._more).decode() if self._more else None
+            rows.append(
+                (
+                    self._exchange_id,
+                    self._side,
+                    self._seq,
+                    self._at_us,
+                    self._opcode,
+                    self._frame_id,
+                    self._middle,
+                    more,
+                )
+            )
+
+
+class Seams:
+    """Where frames of earlier streams were parted: lets the first event of the next one show its frame at once."""
+
+    def __init__(self) -> None:
+        self._seams: list[tuple[bytes, bytes]] = []
+
+    def remember(self, head: bytes, tail: bytes) -> None:
+        """A frame proved useful."""
+        seam = (head[-_HEAD_ANCHOR_BYTES:], tail[:_TAIL_ANCHOR_BYTES])
+        if seam not in self._seams:
+            self._seams = [seam, *self._seams[: _RECENT_FRAMES - 1]]
+
+    def part(self, data: bytes) -> tuple[bytes, bytes] | None:
+        """Head and tail of an event, if it parts as an earlier one did."""
+        for head_anchor, tail_anchor in self._seams:
+            start = data.find(head_anchor) + len(head_anchor)
+            end = data.rfind(tail_anchor)
+            if len(head_anchor) <= start <= end and start + len(data) - end >= max(MIN_SHARED_BYTES, len(data) // 2):
+                return data[:start], data[end:]
+        return None
+
+
+class Frames:
+    """The frames of one stream: `part` gives (frame id, middle)."""
+
+    __slots__ = ("_frames", "_guess", "_make", "_may_guess", "_previous", "_seams")
+
+    def __init__(self, make: Callable[[bytes, bytes], int], seams: Seams) -> None:
+        """`make` stores a frame and gives its id."""
+        self._make = make
+        self._seams = seams
+        self._frames: list[tuple[bytes, bytes, int]] = []
+        self._previous = b""
+        self._guess = -1  # a frame made from a seam alone, not yet met again
+        self._may_guess = True
+
+    def part(self, data: bytes) -> tuple[int | None, bytes]:
+        """The chunk's frame, if it has one, and what is its own."""
+        for index, (head, tail, frame_id) in enumerate(self._frames):
+            if data.startswith(head) and data.endswith(tail) and len(data) >= len(head) + len(tail):
+                if index:
+                    self._frames.insert(0, self._frames.pop(index))
+                if frame_id == self._guess:
+                    self._guess = -1
+                self._previous = data
+                return frame_id, data[len(head) : len(data) - len(tail)]
+        return self._part_anew(data)
+
+    def _part_anew(self, data: bytes) -> tuple[int | None, bytes]:
+        previous, self._previous = self._previous, data
+        if self._guess >= 0:  # the seam misled: what lies beside the middle changes with each event
+            self._guess, self._may_guess = -1, False
+        frame = self._seams.part(data) if self._may_guess else None
+        is_guess = frame is not None
+        if frame is None:
+            frame = _shared(previous, data)
+        if frame is None:
+            return None, data
+        head, tail = frame
+        frame_id = self._make(head, tail)
+        if is_guess:
+            self._guess = frame_id
+        else:
+            self._seams.remember(head, tail)
+        self._frames = [(head, tail, frame_id), *self._frames[: _RECENT_FRAMES - 1]]
+        return frame_id, data[len(head) : len(data) - len(tail)]
+
+
+def _shared(one: bytes, other: bytes) -> tuple[bytes, bytes] | None:
+    """What two events have in common at both ends, trimmed to quotes so that no text's letters get into it."""
+    if len(one) > 16384 or len(other) > 16384:
+        return None
+    head = commonprefix((one, other))
+    head = head[: head.rfind(b'"') + 1]
+    rest_one, rest_other = one[len(head) :], other[len(head) :]
+    tail = commonprefix((rest_one[::-1], rest_other[::-1]))[::-1]
+    start = tail.find(b'"')
+    tail = tail[start:] if start >= 0 else tail[tail.find(b"}") :] if b"}" in tail else b""
+    return (head, tail) if len(head) + len(tail) >= MIN_SHARED_BYTES else None

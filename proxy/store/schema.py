@@ -1,0 +1,126 @@
+"""The trace file: made, migrated, opened. Its version is SQLite's `user_version`."""
+
+import os
+import shutil
+import sqlite3
+from collections.abc import Callable
+from importlib.resources import files
+from pathlib import Path
+
+from proxy.errors import TraceError, TraceTooNewError
+
+APPLICATION_ID = 0x50584C47  # 'PXLG', so that `file` and the like can tell a trace
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = ()
+"""What leads from version n to n + 1, in order from version 1; each runs inside one transaction."""
+SCHEMA_VERSION = 1 + len(MIGRATIONS)
+MIN_SQLITE = (3, 37, 0)
+
+
+def open_for_writing(path: Path) -> sqlite3.Connection:
+    """The trace, made (mode 0600) or migrated if need be; transactions are begun and ended by hand.
+
+    An older trace is copied to `<trace>.v<version>` before it is migrated.
+
+    Raises:
+        TraceTooNewError: it was written by a newer proxy-log.
+        TraceError: it is no trace, or cannot be opened.
+        sqlite3.OperationalError: it is locked, or the disk is full; trying again may help.
+    """
+    if sqlite3.sqlite_version_info < MIN_SQLITE:
+        raise TraceError(f"SQLite {sqlite3.sqlite_version} is too old; proxy-log needs 3.37 or newer")
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    except OSError as error:
+        raise TraceError(f"cannot open the trace {path}: {error.strerror}") from error
+    connection = sqlite3.connect(path, isolation_level=None, timeout=1.0, cached_statements=256)
+    try:
+        _prepare(connection, path)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _prepare(connection: sqlite3.Connection, path: Path) -> None:
+    version = _version(connection, path)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = NORMAL")
+    if version == SCHEMA_VERSION:
+        return
+    if version:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        copy = path.with_name(f"{path.name}.v{version}")
+        if not copy.exists():  # from a migration that was cut short: the copy is the older and the better one
+            aside = copy.with_name(copy.name + ".part")
+            shutil.copy2(path, aside)
+            aside.replace(copy)
+    connection.execute("BEGIN EXCLUSIVE")
+    try:
+        version = _version(connection, path)
+        if not version:
+            _execute_script(connection, "schema.sql")
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        else:
+            for migrate in MIGRATIONS[version - 1 :]:
+                migrate(connection)
+            for (view,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'view'").fetchall():
+                connection.execute(f'DROP VIEW "{view}"')
+        _execute_script(connection, "views.sql")
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+
+
+def open_for_reading(path: Path) -> sqlite3.Connection:
+    """The trace, read-only.
+
+    Raises:
+        TraceTooNewError: it was written by a newer proxy-log.
+        TraceError: there is none, it is older than this version (the next `serve` or `ingest` migrates it), or it
+            is no trace.
+    """
+    if not path.is_file():
+        raise TraceError(f"there is no trace at {path} yet; `proxy-log serve` makes it")
+    connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None, timeout=5.0)
+    try:
+        version = _version(connection, path)
+        if version != SCHEMA_VERSION:
+            state = "still empty" if not version else f"of the older version {version}"
+            raise TraceError(f"the trace {path} is {state}; `proxy-log serve` or `proxy-log ingest` brings it up to date")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _version(connection: sqlite3.Connection, path: Path) -> int:
+    """The trace's version; 0 where the file is still empty."""
+    try:
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        (application,) = connection.execute("PRAGMA application_id").fetchone()
+    except sqlite3.DatabaseError as error:
+        if isinstance(error, sqlite3.OperationalError):
+            raise
+        raise TraceError(f"{path} is not a trace: {error}") from error
+    if not tables:
+        return 0
+    if application != APPLICATION_ID:
+        raise TraceError(f"{path} is a database, but not a trace of proxy-log; name another file with --trace")
+    if version > SCHEMA_VERSION:
+        raise TraceTooNewError(
+            f"the trace {path} has version {version}, this proxy-log reads up to {SCHEMA_VERSION}; update proxy-log"
+        )
+    return int(version)
+
+
+def _execute_script(connection: sqlite3.Connection, name: str) -> None:
+    """Run a script's statements inside the open transaction (`executescript` would commit it)."""
+    statement = ""
+    for line in files("proxy.store").joinpath(name).read_text(encoding="utf-8").splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            connection.execute(statement)
+            statement = ""

@@ -1,0 +1,166 @@
+"""The journal's segments as the store reads them: in order, in bounded batches, each record once.
+
+The position (segment, offset) that `Batch` names is committed together with what was read. A segment is done with when
+its end was reached and nothing can follow; only then, and after that commit, it is removed. So at any time at most
+one segment is read and still there, and the position names it: every other segment in the folder is unread.
+"""
+
+import struct
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from proxy.record.journal import MAX_PAYLOAD_BYTES, RECORD_HEADER, SEGMENT_HEADER, SegmentHeader
+
+BATCH_BYTES = 8 << 20
+DAMAGE = 0
+"""The kind of a record that stands for a damaged stretch; its payload says what is wrong."""
+
+Records = list[tuple[int, int, int, bytes]]
+"""(kind, exchange, monotonic ns, payload) each."""
+
+
+@dataclass(slots=True)
+class Batch:
+    """What one read of the journal gave."""
+
+    segment: str
+    offset: int
+    """Position after this batch."""
+    header: SegmentHeader | None
+    """None: the segment does not tell whose it is."""
+    records: Records = field(default_factory=list)
+    is_segment_done: bool = False
+    """Nothing can follow in this segment."""
+    is_run_done: bool = False
+    """Nor in this run."""
+
+
+class Segments:
+    """The segments of one journal folder, read from a committed position on."""
+
+    def __init__(self, folder: Path, living_run: int | None) -> None:
+        """Read `folder`; the run that started at `living_run` (wall ns) may still be written (None: the newest)."""
+        self.folder = folder
+        self.living_run = living_run
+        self.is_front_dead = False
+        self._name: str | None = None
+        self._offset = 0
+        self._header: SegmentHeader | None = None
+
+    def seek(self, segment: str | None, offset: int) -> None:
+        """Go to a committed position."""
+        self._name, self._offset, self._header = segment, offset, None
+        if segment is not None and not (self.folder / segment).exists():
+            self._name = None
+
+    def read(self) -> Batch | None:
+        """The next batch; None if there is nothing new now. It may hold no records, only say that a segment is done."""
+        names = self._names()
+        if self._name is None:
+            if not names:
+                return None
+            self._name, self._offset, self._header = names[0], 0, None
+        run = _run_of(self._name)
+        # Asked before reading: the front opens the next segment only after the last byte of this one.
+        is_run_over = self._is_run_over(run, names)
+        is_over = is_run_over or any(_run_of(name) == run and name > self._name for name in names)
+        path = self.folder / self._name
+        with path.open("rb") as file:
+            if self._header is None:
+                start = file.read(SEGMENT_HEADER.size)
+                if len(start) < SEGMENT_HEADER.size and not is_over:
+                    return None
+                try:
+                    self._header = SegmentHeader.unpack(start)
+                except ValueError as error:
+                    return self._unreadable(path, str(error), is_run_over and not _has_more(names, self._name))
+            offset = max(self._offset, SEGMENT_HEADER.size)
+            file.seek(offset)
+            data = file.read(BATCH_BYTES)
+            if len(data) == BATCH_BYTES:  # a record may be longer than a batch
+                (length,) = struct.unpack_from("<I", data)
+                missing = RECORD_HEADER.size + length - len(data)
+                if 0 < missing and length <= MAX_PAYLOAD_BYTES:
+                    data += file.read(missing)
+            records, size = parse(data)
+            is_end = offset + size == path.stat().st_size
+        batch = Batch(self._name, offset + size, self._header, records)
+        if is_over and (is_end or size == 0):
+            batch.is_segment_done = True
+            batch.is_run_done = is_run_over and not _has_more(names, self._name)
+            if not is_end:
+                torn = f"the segment {self._name} ends inside a record ({len(data)} bytes)"
+                records.append((DAMAGE, 0, 0, torn.encode()))
+        elif not records:
+            return None
+        return batch
+
+    def committed(self, batch: Batch) -> None:
+        """The batch is in the trace: go on after it, and remove its segment if that is done."""
+        self._offset = batch.offset
+        if batch.is_segment_done:
+            path = self.folder / batch.segment
+            if batch.header is None:
+                if path.exists():
+                    path.replace(path.with_name(path.name + ".unreadable"))
+            else:
+                path.unlink(missing_ok=True)
+            self._name = None
+
+    def _names(self) -> list[str]:
+        try:
+            names = sorted(path.name for path in self.folder.iterdir() if path.suffix == ".seg")
+        except FileNotFoundError:
+            return []
+        # The run that may still be written comes last, even if the clock was set back before it started.
+        living = self.living_run
+        return sorted(names, key=lambda name: _run_of(name) == living) if living is not None else names
+
+    def _is_run_over(self, run: int, names: list[str]) -> bool:
+        if self.is_front_dead:
+            return True
+        return run != (self.living_run if self.living_run is not None else _run_of(names[-1]))
+
+    def _unreadable(self, path: Path, reason: str, is_run_done: bool) -> Batch:
+        """A segment that cannot be read at all: passed over, kept aside, told as a gap."""
+        problem = f"the segment {path.name} is set aside: {reason}".encode()
+        size = path.stat().st_size
+        return Batch(path.name, size, None, [(DAMAGE, 0, 0, problem)], is_segment_done=True, is_run_done=is_run_done)
+
+
+def parse(data: bytes) -> tuple[Records, int]:
+    """The whole records at the start of `data` and how many bytes they are; neighbouring damage comes as one."""
+    records: Records = []
+    view = memoryview(data)
+    unpack, header_size, crc32 = RECORD_HEADER.unpack_from, RECORD_HEADER.size, zlib.crc32
+    offset, end = 0, len(data)
+    damaged_from = -1
+    while offset + header_size <= end:
+        length, crc, kind, exchange, at_ns = unpack(data, offset)
+        after = offset + header_size + length
+        if length > MAX_PAYLOAD_BYTES:  # no writer makes this: from here on nothing can be told
+            after = end
+        elif after > end:
+            break
+        if length <= MAX_PAYLOAD_BYTES and crc32(view[offset + 8 : after]) == crc:
+            if damaged_from >= 0:
+                records.append((DAMAGE, 0, 0, b"%d bytes of the journal are damaged" % (offset - damaged_from)))
+                damaged_from = -1
+            records.append((kind, exchange, at_ns, data[offset + header_size : after]))
+        elif damaged_from < 0:
+            damaged_from = offset
+        offset = after
+    if damaged_from >= 0:
+        records.append((DAMAGE, 0, 0, b"%d bytes of the journal are damaged" % (offset - damaged_from)))
+    return records, offset
+
+
+def _run_of(name: str) -> int:
+    run = name.partition("-")[0]
+    return int(run) if run.isdecimal() else -1
+
+
+def _has_more(names: list[str], name: str) -> bool:
+    """Whether another segment of the same run is still to be read."""
+    return any(other != name and _run_of(other) == _run_of(name) for other in names)
