@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, NamedTuple, Self
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 from platformdirs import user_config_path, user_data_path
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -20,6 +20,8 @@ from proxy.errors import ConfigError
 APP_NAME = "proxy-log"
 ENV_PREFIX = "PROXY_LOG_"
 DEFAULT_UPSTREAM = "lmstudio"
+_OTHER_VARIABLES = ("CONFIG", "UPSTREAM", "CACHE")
+"""What follows `PROXY_LOG_` and is no setting by itself; the last is where the demo keeps its model."""
 
 
 class Address(NamedTuple):
@@ -92,7 +94,8 @@ def _check_header_name(text: str) -> str:
 
 
 def _check_body_field(text: str) -> str:
-    if not re.fullmatch(r"(\*|[^\s.\[\]*]+)(\[\])*(\.(\*|[^\s.\[\]*]+)(\[\])*)*", text):
+    step = r"(\*|[^\s.\[\]*]+)(\[\])*"
+    if not re.fullmatch(rf"{step}(\.{step})*", text) or not re.search(r"[^.\[\]*]", text):
         raise ValueError(
             f"{text!r} is not a path into JSON; write names with dots, [] for every element of an array and * for "
             "every field, for example tools[].headers.*"
@@ -123,7 +126,7 @@ _Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class _Tree(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=False, hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
 class UpstreamConfig(_Tree):
@@ -133,17 +136,6 @@ class UpstreamConfig(_Tree):
     """Where it is: `http://` or `https://`, host, port and, if its API does not begin at `/`, a path."""
     prefix: Annotated[str, AfterValidator(_check_prefix)] = "/"
     """Requests whose path begins with it go there, without it and behind the path of `url`; the longest prefix wins."""
-
-    @property
-    def split(self) -> SplitResult:
-        """The URL in its parts; `path` has no slash at its end."""
-        return urlsplit(self.url)
-
-    @property
-    def address(self) -> Address:
-        """Where to connect to, the scheme's own port filled in."""
-        url = self.split
-        return Address(url.hostname or "", url.port or (443 if url.scheme == "https" else 80))
 
 
 class ForwardConfig(_Tree):
@@ -236,12 +228,6 @@ class Config(_Tree):
         return self
 
     @property
-    def listen_addresses(self) -> tuple[Address, ...]:
-        """Where to listen; `localhost` is both loopback addresses, of which the machine may lack the second."""
-        host, port = parse_address(self.listen)
-        return tuple(Address(each, port) for each in (("127.0.0.1", "::1") if host == "localhost" else (host,)))
-
-    @property
     def web_address(self) -> Address | None:
         """Where to serve the live page, or None."""
         return None if self.web == "off" else parse_address(self.web)
@@ -327,7 +313,7 @@ class _Layers:
     def add_environment(self, environ: Mapping[str, str]) -> None:
         for variable in sorted(environ):
             name = variable.removeprefix(ENV_PREFIX)
-            if name not in (variable, "CONFIG", "UPSTREAM"):
+            if name not in (variable, *_OTHER_VARIABLES):
                 self._set(tuple(name.lower().split("__")), environ[variable], variable)
         if f"{ENV_PREFIX}UPSTREAM" in environ:
             self._set_default_upstream(environ[f"{ENV_PREFIX}UPSTREAM"], f"{ENV_PREFIX}UPSTREAM")

@@ -132,10 +132,12 @@ def plain_wire(request: pytest.FixtureRequest, upstream: RawServer) -> Iterator[
 
 @pytest.fixture
 def start_proxy(upstream: RawServer, tmp_path: Path) -> Iterator[StartProxy]:
-    """Starts a proxy of the test's own: `start_proxy(config={…}, upstream_url=…)`; killed in the end if it still runs."""
+    """Starts proxies of the test's own: `start_proxy(config={…}, upstream_url=…)`. Those that still run are killed."""
     with contextlib.ExitStack() as started:
 
-        def start(config: Mapping[str, object] | None = None, upstream_url: str = "", name: str = "own") -> ProxyProcess:
+        def start(
+            config: Mapping[str, object] | None = None, upstream_url: str = "", name: str = "own"
+        ) -> ProxyProcess:
             proxy = ProxyProcess(tmp_path / name, upstream_url or upstream.url, config)
             started.callback(proxy.kill)
             return proxy.start()

@@ -168,7 +168,7 @@ class ProxyProcess:
         return self._output.read_text()
 
     def run(self, *arguments: str, may_fail: bool = False) -> subprocess.CompletedProcess[bytes]:
-        """Run another command of proxy-log with the same config: `show`, `verify`, `ingest`…"""
+        """Run another command of proxy-log (`show`, `verify`, `ingest`) with the same config."""
         return subprocess.run(
             [sys.executable, "-m", "proxy", *arguments],
             capture_output=True,
@@ -220,7 +220,7 @@ class ProxyProcess:
     def body(self, exchange: int, side: str) -> bytes:
         """A body's bytes as the view `request_bodies` or `response_bodies` has them; `side` is request or response."""
         sql = f"SELECT CAST(text AS BLOB) AS data FROM {side}_bodies WHERE exchange_id = ?"
-        return b"".join(row["data"] for row in self.query(sql, exchange))
+        return b"".join(row["data"] or b"" for row in self.query(sql, exchange))
 
     def files_with(self, secret: bytes) -> list[str]:
         """Which files beside the trace (it and its journal too) hold these bytes anywhere."""

@@ -73,9 +73,9 @@ OK = answer(length_response(b"ok"))
 class RawServer:
     """The server; it runs from its making until `close`."""
 
-    def __init__(self, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, host: str = "127.0.0.1", port: int = 0, tls: ssl.SSLContext | None = None) -> None:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self._listener = socket.create_server((host, 0), family=family, backlog=512)
+        self._listener = socket.create_server((host, port), family=family, backlog=512)
         self._tls = tls
         self.address: Address = self._listener.getsockname()[:2]
         self.authority = f"[{host}]:{self.address[1]}" if ":" in host else f"{host}:{self.address[1]}"
@@ -185,7 +185,8 @@ class Departure:
         """Play the script."""
         if self.reads_body:
             connection.read_request_body()
-        connection.send(self.first)
+        if self.first:  # sending nothing would wait for room in a full buffer
+            connection.send(self.first)
         connection.wait_for_end()
         self._gone_at = time.monotonic()
         self._gone.set()

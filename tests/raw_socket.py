@@ -77,7 +77,7 @@ class Head:
     @property
     def reason(self) -> bytes:
         """A response's phrase; empty where there is none."""
-        return (self.start.split(b" ", 2) + [b""])[2]
+        return self.start.partition(b" ")[2].partition(b" ")[2]
 
     @property
     def is_chunked(self) -> bool:
@@ -205,14 +205,27 @@ class RawSocket:
         """The next head."""
         return Head.parse(self.read_until(b"\r\n\r\n"))
 
+    def wait_for(self, data: bytes) -> None:
+        """Return as soon as these bytes are there; they stay to be read."""
+        seen = bytearray()
+        while data not in seen:
+            seen += self._more(seen)
+        self._give_back(seen)
+
     def read_chunk(self) -> bytes:
         """The next chunk's data; nothing for the last chunk, whose trailers are then still to be read."""
-        size = int(self.read_until(b"\r\n").partition(b";")[0], 16)
+        try:
+            size = int(self.read_until(b"\r\n").partition(b";")[0], 16)
+        except BrokenError as error:
+            raise BrokenError(error.ending) from error
         if not size:
             return b""
-        data = self.read_exactly(size)
-        assert self.read_exactly(2) == b"\r\n"
-        return data
+        try:
+            data = self.read_exactly(size + 2)
+        except BrokenError as error:
+            raise BrokenError(error.ending, error.body[:size]) from error
+        assert data.endswith(b"\r\n")
+        return data[:-2]
 
     def read_chunked(self) -> tuple[bytes, list[Field]]:
         """A whole chunked body and its trailers."""
@@ -220,11 +233,14 @@ class RawSocket:
         try:
             while chunk := self.read_chunk():
                 body += chunk
-            lines = b"\r\n"
+        except BrokenError as error:
+            raise BrokenError(error.ending, bytes(body) + error.body) from error
+        lines = b"\r\n"
+        try:
             while not lines.endswith(b"\r\n\r\n"):
                 lines += self.read_until(b"\r\n")
         except BrokenError as error:
-            raise BrokenError(error.ending, bytes(body) + error.body) from error
+            raise BrokenError(error.ending, bytes(body)) from error
         return bytes(body), Head.parse(lines).fields
 
     def read_body(self, head: Head) -> tuple[bytes, list[Field]]:

@@ -11,7 +11,7 @@ from proxy.cli.render import BAD, DIM, GOOD, NAME, WARN, duration, fit, local_ti
 from proxy.exchange import Outcome
 
 if TYPE_CHECKING:
-    from proxy.store.trace import ExchangeRow
+    from proxy.store.trace import ExchangeRow, GapRow
 
 _PLAIN = Style()
 _FIXED_CELLS = 6 + 8 + 5 + 3 + 4 + 4 + 5 + 5
@@ -65,7 +65,14 @@ class Layout:
         """What went wrong, as a line of its own for a terminal; None where nothing did."""
         if not (self.is_terminal and row.error):
             return None
-        return Text("       " + printable(row.error, is_one_line=True), style=_outcome_style(row), overflow="ellipsis")
+        return Text("       " + printable(row.error, is_one_line=True), style=outcome_style(row), overflow="ellipsis")
+
+    def gap(self, gap: "GapRow") -> Text:
+        """What is missing, where it is not known of which exchange."""
+        since, until = local_time(gap.since_us), local_time(gap.until_us)
+        lost = f"{gap.lost_exchanges} exchanges" if gap.lost_exchanges else f"{gap.lost_records} records"
+        text = f"{since:%H:%M:%S} to {until:%H:%M:%S}: {lost} could not be recorded: {gap.reason}"
+        return Text(f"{'gap':>6} {printable(text, is_one_line=True)}", style=WARN)
 
     def _cells(self, row: "ExchangeRow") -> Iterator[tuple[str, Style]]:
         at = local_time(row.started_at_us)
@@ -83,31 +90,37 @@ class Layout:
         cut = fit if self.is_terminal else str.ljust
         yield cut(method, 5), _PLAIN
         yield fit(path, self.path, keep_end=True) if self.is_terminal else path.ljust(self.path), _PLAIN
-        yield f"{row.status or '-':>3}", _status_style(row.status)
+        yield f"{row.status or '-':>3}", status_style(row.status)
         yield cut(model, self.model), _PLAIN if row.model else DIM
         yield f"{size(row.request_bytes):>4}", DIM
         yield f"{size(row.response_bytes):>4}", DIM
         yield f"{duration(row.first_byte_ms):>5}", DIM
         yield f"{duration(row.duration_ms):>5}", _PLAIN
-        yield self._outcome(row), _outcome_style(row)
+        yield self._outcome(row), outcome_style(row)
 
     def _outcome(self, row: "ExchangeRow") -> str:
         outcome: str = row.outcome or "running"
         if not self.is_terminal:
-            parts = [outcome, *(["with gaps"] if row.gaps else []), *([printable(row.error, is_one_line=True)] if row.error else [])]
+            parts = [
+                outcome,
+                *(["with gaps"] if row.gaps else []),
+                *([printable(row.error, is_one_line=True)] if row.error else []),
+            ]
             return ": ".join(parts)
         if self.outcome < 10:  # no room for more than whose doing it was
-            outcome = {Outcome.COMPLETED: "ok", Outcome.INTERRUPTED: "killed"}.get(outcome, outcome.partition("_")[0])
+            outcome = {"completed": "ok", "interrupted": "killed"}.get(outcome, outcome.partition("_")[0])
         return fit(f"{outcome}, gaps" if row.gaps else outcome, self.outcome)
 
 
-def _status_style(status: int | None) -> Style:
+def status_style(status: int | None) -> Style:
+    """Green, yellow or red for what an HTTP status tells."""
     if status is None:
         return DIM
     return GOOD if status < 400 else WARN if status < 500 else BAD
 
 
-def _outcome_style(row: "ExchangeRow") -> Style:
+def outcome_style(row: "ExchangeRow") -> Style:
+    """Quiet where it went well, red where something broke; a client that leaves early is not an error."""
     if row.outcome is None:
         return NAME
     if row.gaps:

@@ -12,7 +12,6 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.control import Control
 from rich.segment import ControlType
-from rich.text import Text
 
 from proxy.cli.line import Layout
 from proxy.cli.render import DIM, NAME, printable, put

@@ -12,6 +12,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any, NamedTuple
 
 import click
+from click.shell_completion import CompletionItem
 
 from proxy import __version__
 from proxy.errors import ProxyLogError
@@ -64,6 +65,13 @@ class Commands(click.Group):
         """List the commands with their summaries, which for built-in ones the registry knows."""
         with formatter.section("Commands"):
             formatter.write_dl(list(self._summaries()))
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """What may be typed here; loads no command, since somebody waits for it after TAB."""
+        summaries = {name: entry.summary for name, entry in COMMANDS.items()}
+        names = [name for name in self.list_commands(ctx) if name.startswith(incomplete)]
+        options = click.Command.shell_complete(self, ctx, incomplete)
+        return [*(CompletionItem(name, help=summaries.get(name)) for name in names), *options]
 
     def _summaries(self) -> Iterator[tuple[str, str]]:
         yield from ((name, entry.summary) for name, entry in COMMANDS.items())

@@ -1,14 +1,18 @@
 """The options that commands share, and the settings they lead to."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from proxy.errors import TraceError
+
 if TYPE_CHECKING:
     from proxy.config import Config
+    from proxy.store.trace import Trace
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -39,3 +43,21 @@ def read_config(config: Path | None, **flags: str | None) -> "Config":
     from proxy.config import load  # noqa: PLC0415 - pydantic is slow to import, and --help needs none of it
 
     return load(config, os.environ, flags)
+
+
+@contextmanager
+def open_trace(file: Path) -> Iterator["Trace"]:
+    """The trace for reading; what SQLite complains about becomes one line.
+
+    Raises:
+        TraceError: it is not there, or cannot be read.
+    """
+    import sqlite3  # noqa: PLC0415 - `serve` uses this module too and must stay lean
+
+    from proxy.store.trace import Trace  # noqa: PLC0415
+
+    try:
+        with Trace.open(file) as trace:
+            yield trace
+    except sqlite3.Error as error:
+        raise TraceError(f"cannot read the trace {file}: {error}; proxy-log verify tells more") from error

@@ -4,29 +4,25 @@ import json
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from proxy.cli.options import read_config, with_trace
+from proxy.cli.json_objects import exchange_object
+from proxy.cli.options import open_trace, read_config, with_trace
 from proxy.errors import TraceError, TraceTooNewError
 
 if TYPE_CHECKING:
-    from proxy.store.trace import ExchangeRow, GapRow, Trace
-
-_JSON_COLUMNS = (
-    *("request_headers", "forwarded_headers", "response_headers", "sent_headers"),
-    *("interim_heads", "request_trailers", "response_trailers"),
-)
+    from proxy.store.trace import ExchangeRow, GapRow
 
 
 @click.command()
 @click.option("-n", "--lines", "count", type=click.IntRange(0), default=20, show_default=True, help="How many to list.")
 @click.option("-f", "--follow", is_flag=True, help="Go on with those to come, until Ctrl-C (exit code 0).")
 @click.option("--text/--no-text", default=True, help="With -f: write the text of streamed answers as it grows.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line; with -f each exchange when it has ended.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line; with -f when an exchange has ended.")
 @with_trace
-def tail(count: int, follow: bool, text: bool, as_json: bool, trace: str | None, config: Path | None) -> None:
+def tail(*, count: int, follow: bool, text: bool, as_json: bool, trace: str | None, config: Path | None) -> None:
     """List the last exchanges, the newest at the end, one line each.
 
     \b
@@ -44,9 +40,11 @@ def tail(count: int, follow: bool, text: bool, as_json: bool, trace: str | None,
     from proxy.cli.render import make_console  # noqa: PLC0415
 
     console = make_console()
-    view = JsonLines() if as_json else Screen(console, with_text=text)
+    view = JsonLines(only_ended=follow) if as_json else Screen(console, with_text=text)
     try:
-        with _waited_for(file) if follow else _opened(file) as opened:
+        if follow:
+            _wait_for(file)
+        with open_trace(file) as opened:
             last = opened.latest(count)
             if isinstance(view, Screen) and console.is_terminal and (last or follow):
                 console.print(view.layout.head())
@@ -58,15 +56,34 @@ def tail(count: int, follow: bool, text: bool, as_json: bool, trace: str | None,
         click.echo()  # the ordinary end of -f: leave the prompt a line of its own
 
 
-class JsonLines:
-    """A view for programs: each exchange once, as one JSON object on a line."""
+def _wait_for(file: Path) -> None:
+    """Return when there is a trace to open; the back process makes it when `serve` starts."""
+    if file.exists():
+        return
+    click.echo(f"There is no trace at {file} yet; waiting for proxy-log serve to make it.", err=True)
+    while not file.exists():
+        time.sleep(0.1)
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:  # the file is there before its tables are
+        try:
+            with open_trace(file):
+                return
+        except TraceTooNewError:
+            raise
+        except TraceError:
+            time.sleep(0.1)
 
-    def __init__(self) -> None:
-        self._is_following = False
+
+class JsonLines:
+    """A view for programs: one JSON object on a line."""
+
+    def __init__(self, *, only_ended: bool) -> None:
+        self._only_ended = only_ended
 
     def show(self, row: "ExchangeRow") -> None:
         """Print the exchange."""
-        click.echo(json.dumps(as_json_object(row)))
+        if row.outcome is not None or not self._only_ended:
+            click.echo(json.dumps(exchange_object(row)))
 
     def write(self, exchange: int, text: str) -> None:
         """Nothing: the text is part of the response, which is not listed here."""
@@ -74,11 +91,3 @@ class JsonLines:
     def warn(self, gap: "GapRow") -> None:
         """Print the gap as `{"gap": …}`."""
         click.echo(json.dumps({"gap": asdict(gap)}))
-
-
-def as_json_object(row: "ExchangeRow") -> dict[str, Any]:
-    """An exchange as JSON values; columns that hold JSON text are read."""
-    fields = asdict(row)
-    for name in _JSON_COLUMNS:
-        fields[name] = json.loads(fields[name]) if fields[name] else None
-    return fields

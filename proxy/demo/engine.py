@@ -163,6 +163,11 @@ def _start_server(arguments: argparse.Namespace) -> Any:
     parameters.port = arguments.port
     parameters.n_parallel = _SLOTS
     parameters.n_ctx = arguments.context_length * _SLOTS  # llama.cpp shares it out among the slots
+    for threads in (parameters.cpuparams, parameters.cpuparams_batch):
+        # Threads that outnumber the free cores wait for each other: with one core busy, all of them made it 10 times
+        # slower than half. Nor may they spin while they wait.
+        threads.n_threads = max(1, (os.cpu_count() or 1) // 2)
+        threads.poll = 0
     parameters.cache_ram_mib = 0  # or the prompts of earlier requests are kept, in up to 8 GiB
     parameters.ui = False
     parameters.offline = True

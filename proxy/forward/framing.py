@@ -8,12 +8,14 @@ Facts
 * Bodies are not rewritten: each framing says which bytes of a read belong to the body (they are passed on raw, chunk
   sizes, extensions and trailers included) and which of them are payload (they are recorded).
 
-Libraries that parse HTTP give neither the offsets nor the raw bytes; `tests/forward/test_framing.py` holds this
-module against h11 as a second opinion.
+Libraries that parse HTTP give neither a head's raw lines nor the offset of a body's end, so heads are read here, and
+llhttp (by httptools) reads chunks. `tests/forward/test_framing.py` holds it all against h11 as a second opinion.
 """
 
 import re
 from typing import Protocol
+
+from httptools import HttpParserError, HttpRequestParser
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") ([^\x00-\x20\x7f]+) HTTP/(\d\.\d)\r\n")
@@ -24,10 +26,9 @@ _CONNECTION_FIELDS = re.compile(
     rb"(?i)\r\n(connection|keep-alive|proxy-connection|te|upgrade|http2-settings|transfer-encoding|content-length"
     rb"|host|origin|access-control-[a-z-]+):[ \t]*([^\r]*?)[ \t]*(?=\r\n)"
 )
-_CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?")
 _DIGITS = re.compile(rb"[0-9]{1,18}")
-_MAX_CHUNK_LINE_BYTES = 16 * 1024
-_MAX_TRAILER_BYTES = 64 * 1024
+_EMPTY_LINE = b"\r\n\r\n"
+_MAX_TRAILERS = 256
 
 Field = tuple[bytes, bytes, int, int]
 """A field the proxy acts on: (name in lower case, value, start of its line in the raw head, end of its line)."""
@@ -47,7 +48,7 @@ class FramingError(ValueError):
 class Head:
     """A message's head: its raw lines, and the few fields a proxy must act on."""
 
-    __slots__ = ("fields", "raw")
+    __slots__ = ("_values", "fields", "raw")
 
     def __init__(self, raw: bytes, start_line_end: int) -> None:
         self.raw = raw
@@ -58,19 +59,19 @@ class Head:
             (match[1].lower(), match[2], match.start() + 2, match.end() + 2)
             for match in _CONNECTION_FIELDS.finditer(raw)
         ]
+        self._values: dict[bytes, list[bytes]] = {}
+        for name, value, _, _ in self.fields:
+            self._values.setdefault(name, []).append(value)
 
     def values(self, name: bytes) -> list[bytes]:
         """The values of each line of a field, in order; only of fields a proxy acts on."""
-        return [value for field, value, _, _ in self.fields if field == name]
+        return self._values.get(name, [])
 
     def tokens(self, name: bytes) -> list[bytes]:
         """The comma-separated members of a list field, in lower case."""
-        return [token.strip().lower() for value in self.values(name) for token in value.split(b",") if token.strip()]
-
-    def any_value(self, name: bytes) -> bytes | None:
-        """The value of any field, its first line; None if there is none."""
-        match = re.search(rb"(?i)\r\n" + re.escape(name) + rb":[ \t]*([^\r]*?)[ \t]*\r\n", self.raw)
-        return match[1] if match else None
+        if name not in self._values:
+            return []
+        return [token.strip().lower() for value in self._values[name] for token in value.split(b",") if token.strip()]
 
     def content_length(self) -> int | None:
         """What Content-Length says; None without one.
@@ -217,66 +218,63 @@ class UntilCloseBody:
 
 
 class ChunkedBody:
-    """A chunked body (RFC 9112, section 7.1), trailers included."""
+    """A chunked body (RFC 9112, section 7.1), trailers included; llhttp reads it.
 
-    __slots__ = ("_expect", "_left", "_line", "is_done", "trailers")
+    llhttp does not say where in a read the body ended. It can only end in an empty line, so each read is given to it
+    in pieces that end in one.
+    """
 
-    _SIZE, _DATA, _AFTER_DATA, _TRAILER = range(4)
+    __slots__ = ("_parser", "_payload", "_tail", "_trailers", "is_done", "on_body", "on_header", "on_message_complete")
+
+    _HEAD = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
 
     def __init__(self) -> None:
-        self._expect = self._SIZE
-        self._left = 0
-        self._line = b""
         self.is_done = False
-        self.trailers = b""
-        """Trailer lines with CRLF, as received."""
+        self._payload: list[bytes] = []
+        self._trailers: list[tuple[bytes, bytes]] = []
+        self._tail = b""
+        # llhttp's callbacks: bound methods of lists, so that a chunk costs no Python frame.
+        self.on_body = self._payload.append
+        self.on_header = self._add_trailer
+        self.on_message_complete = self._complete
+        self._parser = HttpRequestParser(self)
+        self._parser.feed_data(self._HEAD)
+        self._trailers.clear()
+
+    @property
+    def trailers(self) -> bytes:
+        """Trailer lines with CRLF."""
+        return b"".join([b"%b: %b\r\n" % trailer for trailer in self._trailers])
 
     def feed(self, data: bytes, start: int = 0) -> tuple[bytes, int]:
         """See `BodyFraming`."""
-        payload: list[bytes] = []
-        position, end = start, len(data)
-        while position < end and not self.is_done:
-            if self._expect == self._DATA:
-                stop = min(end, position + self._left)
-                payload.append(data[position:stop])
-                self._left -= stop - position
+        straddling = (self._tail + data[start : start + 3]).find(_EMPTY_LINE)
+        stop = start + straddling + 4 - len(self._tail) if straddling >= 0 else _end_of_line(data, start)
+        self._tail = data[-3:] if len(data) - start >= 3 else (self._tail + data[start:])[-3:]
+        position = start
+        try:
+            while position < len(data):
+                self._parser.feed_data(data[position:stop])
+                if self.is_done:
+                    break
                 position = stop
-                if not self._left:
-                    self._expect = self._AFTER_DATA
-                continue
-            newline = data.find(b"\n", position)
-            if newline < 0:
-                self._line += data[position:]
-                position = end
-                self._check_line_length()
-                break
-            line = self._line + data[position:newline]
-            position = newline + 1
-            self._line = b""
-            if not line.endswith(b"\r"):
-                raise FramingError("a line of the chunked body ends in LF without CR")
-            self._take_line(line[:-1])
-        return payload[0] if len(payload) == 1 else b"".join(payload), position
+                stop = _end_of_line(data, max(start, position - 3))
+        except HttpParserError as error:
+            raise FramingError(f"not chunked as it must be: {error}") from None
+        payload = b"".join(self._payload)
+        self._payload.clear()
+        return payload, stop if self.is_done else len(data)
 
-    def _take_line(self, line: bytes) -> None:
-        if self._expect == self._SIZE:
-            match = _CHUNK_SIZE.fullmatch(line)
-            if not match or len(line) > _MAX_CHUNK_LINE_BYTES:
-                raise FramingError(f"not a chunk size: {line[:40]!r}")
-            self._left = int(match[1], 16)
-            self._expect = self._DATA if self._left else self._TRAILER
-        elif self._expect == self._AFTER_DATA:
-            if line:
-                raise FramingError("a chunk is longer than its size says")
-            self._expect = self._SIZE
-        elif line:
-            if not _FIELD_LINES.fullmatch(line + b"\r\n"):
-                raise FramingError("not a trailer line of HTTP")
-            self.trailers += line + b"\r\n"
-            self._check_line_length()
-        else:
-            self.is_done = True
+    def _add_trailer(self, name: bytes, value: bytes) -> None:
+        self._trailers.append((name, value))
+        if len(self._trailers) > _MAX_TRAILERS:
+            raise FramingError("too many trailers")
 
-    def _check_line_length(self) -> None:
-        if len(self._line) > _MAX_CHUNK_LINE_BYTES or len(self.trailers) > _MAX_TRAILER_BYTES:
-            raise FramingError("a chunk's line or the trailers are too long")
+    def _complete(self) -> None:
+        self.is_done = True
+
+
+def _end_of_line(data: bytes, start: int) -> int:
+    """The offset behind the next empty line; the end of the data if there is none."""
+    found = data.find(_EMPTY_LINE, start)
+    return found + 4 if found >= 0 else len(data)

@@ -12,6 +12,8 @@ from urllib.parse import urlsplit
 from proxy.clock import monotonic_ns
 
 _SWEEP_S = 0.5
+_HOT_S = 0.0005
+"""The end of a connection that was in use so short a time ago has not come yet, or the loop has seen it."""
 _LOOPBACK = ("127.0.0.1", "::1")
 """What `localhost` means, in the order of trying; LM Studio listens on the first."""
 
@@ -41,7 +43,7 @@ class UpstreamLink(asyncio.Protocol):
         self.is_fresh = True
         """No exchange has used it yet."""
         self.is_lost = False
-        self.idle_until = 0.0
+        self.idle_since = self.idle_until = 0.0
         self._on_lost = on_lost
         self._socket = -1
 
@@ -85,14 +87,11 @@ class UpstreamLink(asyncio.Protocol):
         """Whether the kernel has something for us that the loop has not seen yet: on an idle connection, its end."""
         if self._socket < 0:
             return False
-        try:
-            if hasattr(select, "poll"):
-                poll = select.poll()
-                poll.register(self._socket, select.POLLIN)
-                return bool(poll.poll(0))
+        if not hasattr(select, "poll"):  # Windows
             return bool(select.select([self._socket], [], [], 0)[0])
-        except (OSError, ValueError):
-            return True
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        return bool(poll.poll(0))
 
     def end_sending(self) -> None:
         """Tell the upstream at once that the client has gone, and go on reading what it had sent."""
@@ -158,7 +157,8 @@ class Upstream:
         now = time.monotonic()
         while self._idle:
             link = self._idle.pop()
-            if link.idle_until > now and not link.is_readable() and not link.transport.is_closing():
+            is_hot = link.idle_since > now - _HOT_S
+            if link.idle_until > now and not link.transport.is_closing() and (is_hot or not link.is_readable()):
                 return link
             link.abort()
         return None
@@ -172,7 +172,8 @@ class Upstream:
             link.abort()
             return
         link.transport.resume_reading()
-        link.idle_until = time.monotonic() + idle_s
+        link.idle_since = time.monotonic()
+        link.idle_until = link.idle_since + idle_s
         self._idle.append(link)
         if self._sweeping is None:
             self._sweeping = asyncio.get_running_loop().call_later(_SWEEP_S, self._sweep)

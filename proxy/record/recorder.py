@@ -206,10 +206,12 @@ class Recorder:
 
     def _write_queue(self) -> None:
         queue = self._queue
-        while queue:
+        waiting = len(queue)  # what comes meanwhile is for the next batch
+        while waiting:
             parts: list[bytes] = []
             taken = size = 0
-            while queue and size < _WRITE_BYTES:
+            while waiting and size < _WRITE_BYTES:
+                waiting -= 1
                 kind, exchange, at_ns, payload, item_size = queue.popleft()
                 taken += item_size
                 data = self._packed(kind, exchange, at_ns, payload, parts)
@@ -224,7 +226,8 @@ class Recorder:
         if isinstance(payload, bytes):
             if kind == Kind.CLIENT_DATA and exchange in self._websockets:
                 return self._websockets[exchange].feed(payload) or None
-            return self._mask_head(payload) if kind in _HEAD_KINDS else payload
+            # Trailers have no start line before them, and the mask looks behind line ends.
+            return self._mask_head(b"\n" + payload)[1:] if kind in _HEAD_KINDS else payload
         if isinstance(payload, Open):
             return payload.pack(self._mask_head)
         if isinstance(payload, Response):

@@ -21,8 +21,8 @@ class HeadMask:
     def __init__(self, names: Iterable[str], key: bytes) -> None:
         """`key` is that of the digests."""
         alternatives = b"|".join(re.escape(name.encode()) for name in names)
-        # The start too, for trailers, which have no start line before them.
-        self._secret = re.compile(rb"(?i)((?:^|\n)(?:" + alternatives + rb")[ \t]*:[ \t]*)([^\r\n]+)")
+        # It begins with one fixed byte, so that the search jumps from line to line.
+        self._secret = re.compile(rb"(?i)(\n(?:" + alternatives + rb")[ \t]*:[ \t]*)([^\r\n]+)")
         self._names = bool(alternatives)
         self._key = key
 

@@ -5,10 +5,14 @@ between. Chunks of one frame that follow each other share a row, up to `RUN_BYTE
 rowid that is longer would take pages of its own.
 """
 
-from collections.abc import Callable
+import sqlite3
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from os.path import commonprefix
 
 import msgspec
+
+from proxy.exchange import Side
 
 RUN_BYTES = 800
 MAX_IN_RUN_BYTES = 400
@@ -179,3 +183,46 @@ def _shared(one: bytes, other: bytes) -> tuple[bytes, bytes] | None:
     start = tail.find(b'"')
     tail = tail[start:] if start >= 0 else tail[tail.find(b"}") :] if b"}" in tail else b""
     return (head, tail) if len(head) + len(tail) >= MIN_SHARED_BYTES else None
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """One socket read, or one WebSocket message or control frame."""
+
+    side: Side
+    seq: int
+    """From 0, within the exchange and side."""
+    at_us: int
+    """Microseconds since the request's first byte."""
+    opcode: int | None
+    """WebSocket: 1 text, 2 binary, 8 close, 9 ping, 10 pong."""
+    data: bytes | None
+    """None where the body holds the bytes."""
+    bytes: int
+
+
+_SELECT_RUNS = """
+SELECT c.seq, c.at_us, c.opcode, CAST(f.head AS BLOB), CAST(f.tail AS BLOB),
+    CASE typeof(c.middle) WHEN 'integer' THEN c.middle ELSE CAST(c.middle AS BLOB) END, c.more
+FROM recorded_chunks c LEFT JOIN chunk_frames f ON f.id = c.frame_id
+WHERE c.exchange_id = :exchange AND c.side = :side AND c.seq >= coalesce((
+    SELECT max(seq) FROM recorded_chunks WHERE exchange_id = :exchange AND side = :side AND seq <= :after + 1), 0)
+ORDER BY c.seq"""
+
+
+def read_chunks(connection: sqlite3.Connection, exchange_id: int, side: int, after_seq: int = -1) -> Iterator[Chunk]:
+    """The chunks of one side, those after number `after_seq`."""
+    runs = connection.execute(_SELECT_RUNS, {"exchange": exchange_id, "side": side, "after": after_seq})
+    for seq, at_us, opcode, head, tail, first, more in runs:
+        later = [(at_us, first)]
+        if more:
+            later += [(at_us + after, middle) for after, middle in msgspec.json.decode(more)]
+        for number, (chunk_at_us, middle) in enumerate(later, seq):
+            if number <= after_seq:
+                continue
+            if isinstance(middle, int):
+                yield Chunk(Side(side), number, chunk_at_us, opcode, None, middle)
+                continue
+            own = middle.encode() if isinstance(middle, str) else middle
+            data = own if head is None else head + own + tail
+            yield Chunk(Side(side), number, chunk_at_us, opcode, data, len(data))

@@ -20,6 +20,12 @@ def fields_json(lines: bytes) -> bytes:
     return _encode(fields)
 
 
+def lines_of(fields: str) -> bytes:
+    """Field lines again, from their JSON."""
+    pairs = msgspec.json.decode(fields, type=list[tuple[str, str]])
+    return "\r\n".join([f"{name}: {value}" if name else value for name, value in pairs]).encode("latin-1")
+
+
 def split_head(head: bytes) -> tuple[bytes, bytes]:
     """A head's start line and its field lines."""
     start, _, lines = head.partition(b"\r\n")

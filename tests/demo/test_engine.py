@@ -42,16 +42,16 @@ def test_models_are_listed_under_their_name(llama_server: Engine) -> None:
 
 
 def test_hi_is_answered(llama_server: Engine) -> None:
-    answer = ask(llama_server.url, Request("hi", "hi").body(llama_server.model), lambda _: None)
+    answer = ask(llama_server.url, Request("hi").body(llama_server.model), lambda _: None)
     assert "Hello" in answer.text
     assert answer.tokens_per_second
     assert answer.output_tokens
 
 
 def test_streamed_rhyme_comes_piece_by_piece_and_says_the_same(llama_server: Engine) -> None:
-    plain = ask(llama_server.url, Request("", RHYME).body(llama_server.model), lambda _: None)
+    plain = ask(llama_server.url, Request(RHYME).body(llama_server.model), lambda _: None)
     texts: list[str] = []
-    streamed = ask(llama_server.url, Request("", RHYME, is_streamed=True).body(llama_server.model), texts.append)
+    streamed = ask(llama_server.url, Request(RHYME, is_streamed=True).body(llama_server.model), texts.append)
     assert streamed.text == plain.text
     assert len(set(texts)) > 10
     assert streamed.output_tokens == plain.output_tokens
@@ -59,7 +59,7 @@ def test_streamed_rhyme_comes_piece_by_piece_and_says_the_same(llama_server: Eng
 
 def test_request_beyond_the_context_length_is_refused(smollm2: Path, tmp_path: Path) -> None:
     with Engine.start(smollm2, model="m", log=tmp_path / "log", context_length=256) as engine:
-        answer = ask(engine.url, Request("", "elephant " * 300).body("m"), lambda _: None)
+        answer = ask(engine.url, Request("elephant " * 300).body("m"), lambda _: None)
     assert answer.refusal
     assert answer.refusal.startswith("400")
     assert "context" in answer.refusal
@@ -77,7 +77,7 @@ def test_stop_does_not_wait_for_a_running_answer(smollm2: Path, tmp_path: Path) 
     with Engine.start(smollm2, model="m", log=tmp_path / "log") as engine:
         address = urlsplit(engine.url)
         connection = http.client.HTTPConnection(address.hostname or "", address.port)
-        body = {**Request("", RHYME, is_streamed=True).body("m"), "max_tokens": 2000, "ignore_eos": True}
+        body = {**Request(RHYME, is_streamed=True).body("m"), "max_tokens": 2000, "ignore_eos": True}
         connection.request("POST", "/v1/chat/completions", json.dumps(body), {"Content-Type": "application/json"})
         assert connection.getresponse().readline()
         started = time.monotonic()

@@ -48,7 +48,9 @@ def test_a_body_with_a_length_passes_both_ways(wire: Wire, size: int) -> None:
     assert response.body == body
 
 
-@pytest.mark.parametrize("pieces", [[], [b"x"], [b"hello ", b"", b"world\r\n0\r\n\r\n"], [b"a" * 100_000, b"b" * 300_000]])
+@pytest.mark.parametrize(
+    "pieces", [[], [b"x"], [b"hello ", b"", b"world\r\n0\r\n\r\n"], [b"a" * 100_000, b"b" * 300_000]]
+)
 def test_a_chunked_body_stays_chunked_both_ways(wire: Wire, pieces: list[bytes]) -> None:
     raw = b"".join(chunk(piece) for piece in pieces if piece) + chunk(b"")
     client = wire.connect()

@@ -18,7 +18,7 @@ TARGETS = [
     "/é/日本".encode(),
     b"/api/v0/models/org/name@q4_k_m",
     b"/v1/messages/count_tokens?beta=true",
-    b"/|^`{}[]\\\"<>",
+    b'/|^`{}[]\\"<>',
     b"/what?is=this?and/that",
     b"/metrics",
     b"/long/" + b"x" * 16_384,

@@ -34,13 +34,17 @@ def test_date_server_and_content_type_arrive_once_as_the_upstream_set_them(wire:
     assert [b": ".join(pair) for pair in head.fields if pair[0] in (b"Date", b"Server", b"Content-Type")] == lines
 
 
-@pytest.mark.parametrize("status", [b"200 OK", b"200 ", b"200", b"200 Very (odd) reason: ok", b"404 N\xf6", b"599 a\tb"])
+@pytest.mark.parametrize(
+    "status", [b"200 OK", b"200 ", b"200", b"200 Very (odd) reason: ok", b"404 N\xf6", b"599 a\tb"]
+)
 def test_the_status_line_keeps_its_reason(wire: Wire, status: bytes) -> None:
     head = wire.ask(GET, answer(length_response(b"", status=status))).head
     assert head.start.rstrip(b" ") == b"HTTP/1.1 " + status.rstrip(b" ")
 
 
-@pytest.mark.parametrize("status", [200, 201, 202, 203, 206, 299, 300, 301, 302, 307, 308, 400, 401, 404, 418, 429, 503])
+@pytest.mark.parametrize(
+    "status", [200, 201, 202, 203, 206, 299, 300, 301, 302, 307, 308, 400, 401, 404, 418, 429, 503]
+)
 def test_any_status_arrives_with_its_body(wire: Wire, status: int) -> None:
     response = wire.ask(GET, answer(length_response(b"body", b"Location: /y", status=b"%d X" % status)))
     assert (response.status, response.body, response.head.get(b"location")) == (status, b"body", b"/y")

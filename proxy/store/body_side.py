@@ -1,0 +1,267 @@
+"""A body on its way into the trace: staged while its exchange runs, put together and cut at its end.
+
+A body longer than `LONG_BODY_BYTES` is not held: it is cut into parts as it comes.
+"""
+
+import sqlite3
+from collections.abc import Iterator
+from hashlib import blake2b
+
+from proxy.exchange import Side
+from proxy.store.bodies import PART_BYTES, cut, equal_parts, model_of
+from proxy.store.chunk_sides import StreamSide
+from proxy.store.chunks import ChunkRuns, Frames
+from proxy.store.masked import SecretPaths, Walk, apply
+from proxy.store.rows import DIGEST_BYTES, Rows, Sent, StagedRow
+
+LONG_BODY_BYTES = 32 << 20
+_SHORT_READ_BYTES = 2048
+_MIN_STREAM_READS = 4
+_STAGED = "SELECT at_us, data FROM staged_chunks WHERE exchange_id = ? AND side = ? ORDER BY seq"
+
+
+class BodySide:
+    """A body: its bytes are put together at the end and cut; its chunks only tell sizes and times."""
+
+    __slots__ = ("_is_staged", "_long", "_reads", "_runs", "_secrets", "exchange_id", "received_bytes", "side")
+
+    def __init__(self, exchange_id: int, side: Side, secrets: SecretPaths) -> None:
+        """Nothing came yet."""
+        self.exchange_id = exchange_id
+        self.side = side
+        self._secrets = secrets
+        self._reads: list[tuple[int, bytes]] = []
+        self._runs = ChunkRuns(exchange_id, side)
+        self._is_staged = False
+        self._long: LongBody | None = None
+        self.received_bytes = 0
+
+    @property
+    def masked(self) -> int:
+        """0: what is masked is known at the end."""
+        return 0
+
+    @property
+    def chunks(self) -> int:
+        """How many reads came."""
+        return self._runs.seq + len(self._reads)
+
+    def add(self, at_us: int, data: bytes) -> None:
+        """Take one read."""
+        self._reads.append((at_us, data))
+        self.received_bytes += len(data)
+
+    def save(self, rows: Rows) -> None:
+        """Stage the reads."""
+        if not self._reads:
+            return
+        first = self._runs.seq
+        self._save_sizes(rows)
+        if self.received_bytes > LONG_BODY_BYTES:
+            if self._long is None:
+                self._long = LongBody(self.exchange_id, self.side, self._secrets)
+                self._long.take_staged(rows)
+            for _, data in self._reads:
+                self._long.add(data)
+            self._long.save(rows)
+        else:
+            rows.staged += [
+                (self.exchange_id, self.side, first + index, at_us, data, None)
+                for index, (at_us, data) in enumerate(self._reads)
+            ]
+        self._is_staged = True
+        self._reads = []
+
+    def _save_sizes(self, rows: Rows) -> None:
+        for at_us, data in self._reads:
+            self._runs.add(rows.chunks, at_us, len(data), None, None)
+        self._runs.flush(rows.chunks)
+
+    def close(self, rows: Rows, frames: Frames | None) -> Sent:
+        """Cut the body. With `frames` it may turn out to be a stream: many short reads."""
+        if self._long is not None:
+            self._save_sizes(rows)
+            for _, data in self._reads:
+                self._long.add(data)
+            return self._long.close(rows)
+        if self._is_staged:
+            staged = rows.connection.execute(_STAGED, (self.exchange_id, self.side)).fetchall()
+            rows.unstage(self.exchange_id, self.side)
+        else:
+            staged = []
+        count = len(staged) + len(self._reads)
+        if (
+            frames is not None
+            and count >= _MIN_STREAM_READS
+            and self.received_bytes < count * _SHORT_READ_BYTES
+            and (stream := self._as_stream(rows, staged + self._reads, frames)) is not None
+        ):
+            return stream
+        self._save_sizes(rows)
+        if count == 1:
+            body = (staged or self._reads)[0][1]
+        else:
+            body = b"".join([data for _, data in staged] + [data for _, data in self._reads])
+        self._reads = []
+        known = rows.known_body(body)
+        if known is not None:
+            return Sent(known[1], known[0], 0, known[2])
+        body, masked = self._secrets.mask(body)
+        parts, model = cut(body)
+        body_id, digest = rows.body(parts, body)
+        if not masked:
+            rows.remember_body(body, body_id, digest, model)
+        return Sent(digest, body_id, masked, model)
+
+    def peek_model(self, rows: Rows) -> str | None:
+        """The model a body names that is all there, though not known to be."""
+        if self.received_bytes > PART_BYTES:
+            return None
+        staged = rows.connection.execute(_STAGED, (self.exchange_id, self.side)).fetchall() if self._is_staged else []
+        return model_of(b"".join([data for _, data in staged + self._reads]))
+
+    def _as_stream(self, rows: Rows, reads: list[tuple[int, bytes]], frames: Frames) -> Sent | None:
+        """The reads as a stream's chunks; None if they hold secrets, which may lie across them."""
+        if self._secrets.may_hold(b"".join([data for _, data in reads])):
+            return None
+        if self._is_staged:
+            rows.drop_chunks(self.exchange_id, self.side)
+        stream = StreamSide(self.exchange_id, self.side, None, frames)
+        for at_us, data in reads:
+            stream.add(at_us, data)
+        return stream.close(rows)
+
+    def resume(self, connection: sqlite3.Connection, next_seq: int) -> None:
+        """Go on with what is staged."""
+        self._runs = ChunkRuns(self.exchange_id, self.side, next_seq)
+        staged, blobs = connection.execute(
+            "SELECT coalesce(sum(length(data)), 0), count(blob_id) FROM staged_chunks"
+            " WHERE exchange_id = ? AND side = ?",
+            (self.exchange_id, self.side),
+        ).fetchone()
+        self._is_staged = next_seq > 0
+        self.received_bytes = staged
+        if blobs:
+            self._long = LongBody(self.exchange_id, self.side, self._secrets)
+            self._long.resume(connection)
+            self.received_bytes += self._long.size
+
+
+class LongBody:
+    """A body too long to be held: parts of some 1 MiB become blobs as they come, masked on the way if it is JSON."""
+
+    def __init__(self, exchange_id: int, side: Side, secrets: SecretPaths) -> None:
+        """Nothing came yet."""
+        self._exchange_id = exchange_id
+        self._side = side
+        self._secrets = secrets
+        self._walk: Walk | None = None
+        self._tail = bytearray()  # bytes that are in no part yet, staged as they are
+        self._staged_tail_bytes = 0
+        self._seq = 0
+        self._digest = blake2b(digest_size=DIGEST_BYTES)
+        self._blob_ids: list[int] = []
+        self._masked = 0
+        self.size = 0
+        """Bytes in parts."""
+
+    def take_staged(self, rows: Rows) -> None:
+        """Take over what was staged read by read."""
+        cursor = rows.connection.execute(
+            "SELECT data FROM staged_chunks WHERE exchange_id = ? AND side = ? ORDER BY seq",
+            (self._exchange_id, self._side),
+        )
+        staged_rows: list[StagedRow] = []
+        for (data,) in cursor:
+            self.add(data)
+            staged_rows += self._cut(rows, is_end=False)
+        rows.unstage(self._exchange_id, self._side)
+        rows.staged += staged_rows
+
+    def add(self, data: bytes) -> None:
+        """Take one read."""
+        self._tail += data
+
+    def save(self, rows: Rows) -> None:
+        """Make parts of what is long enough, stage the rest."""
+        staged_rows = self._cut(rows, is_end=False)
+        if staged_rows:
+            rows.connection.execute(
+                "DELETE FROM staged_chunks WHERE exchange_id = ? AND side = ? AND data IS NOT NULL",
+                (self._exchange_id, self._side),
+            )
+            self._staged_tail_bytes = 0
+        rows.staged += staged_rows
+        if len(self._tail) > self._staged_tail_bytes:
+            rows.staged.append(
+                (self._exchange_id, self._side, self._seq, 0, bytes(self._tail[self._staged_tail_bytes :]), None)
+            )
+            self._staged_tail_bytes = len(self._tail)
+            self._seq += 1
+
+    def close(self, rows: Rows) -> Sent:
+        """The last part, and the body."""
+        self._cut(rows, is_end=True)
+        rows.unstage(self._exchange_id, self._side)
+        digest = self._digest.digest()
+        body_id = rows.body_of_blobs(self._blob_ids, self.size, digest)
+        return Sent(digest, body_id, self._masked)
+
+    def resume(self, connection: sqlite3.Connection) -> None:
+        """Go on with the parts and the rest that are staged."""
+        carry = b""
+        for blob_id, data, seq in _staged_parts(connection, self._exchange_id, self._side):
+            self._seq = seq + 1
+            if blob_id is None:
+                self._tail += data
+                continue
+            self._start(data)
+            if self._walk is not None:  # where secrets lay, strings lie as well: the walk comes to the same place
+                carry += data
+                self._masked += len(self._walk.edits(carry, is_end=False))
+                carry = carry[self._walk.consumed :]
+            self._take_part(blob_id, data)
+        self._staged_tail_bytes = len(self._tail)
+
+    def _start(self, data: bytes | bytearray) -> None:
+        if not self._blob_ids and self._walk is None and bytes(data[:64]).lstrip()[:1] == b"{":
+            self._walk = Walk(self._secrets)
+
+    def _take_part(self, blob_id: int, data: bytes | memoryview) -> None:
+        self._digest.update(data)
+        self._blob_ids.append(blob_id)
+        self.size += len(data)
+
+    def _cut(self, rows: Rows, *, is_end: bool) -> list[StagedRow]:
+        """Make parts; gives the rows that stage them."""
+        self._start(self._tail)
+        if len(self._tail) < PART_BYTES and not is_end:
+            return []
+        data = bytes(self._tail)
+        if self._walk is not None:
+            edits = self._walk.edits(data, is_end=is_end)
+            consumed = self._walk.consumed if not is_end else len(data)
+            self._masked += len(edits)
+            ready, rest = apply(data[:consumed], edits), data[consumed:]
+        else:
+            ready, rest = data, b""
+        staged_rows: list[StagedRow] = []
+        parts = list(equal_parts(ready)) if ready else []
+        if parts and self._walk is None and not is_end:
+            rest = bytes(parts.pop())  # parts of equal length are found again when the same file comes again
+        for part in parts:
+            blob_id = rows.blob(part)
+            self._take_part(blob_id, part)
+            staged_rows.append((self._exchange_id, self._side, self._seq, 0, None, blob_id))
+            self._seq += 1
+        self._tail[:] = rest
+        return staged_rows
+
+
+def _staged_parts(connection: sqlite3.Connection, exchange_id: int, side: int) -> Iterator[tuple[int | None, bytes, int]]:
+    """(blob id, bytes, seq) of what is staged for a long body, in order."""
+    return connection.execute(  # type: ignore[return-value]  # a cursor iterates over its rows
+        "SELECT s.blob_id, CAST(coalesce(s.data, b.data) AS BLOB), s.seq FROM staged_chunks s"
+        " LEFT JOIN blobs b ON b.id = s.blob_id WHERE s.exchange_id = ? AND s.side = ? ORDER BY s.seq",
+        (exchange_id, side),
+    )

@@ -1,0 +1,185 @@
+"""Sides whose chunks hold the bytes: streams, chunk by chunk as they were read, and the messages of WebSockets.
+
+Chunks are written as they come. What has no place yet (a read held back to mask a line, the start of a message) is
+staged, so that a killed process loses nothing.
+"""
+
+import re
+import sqlite3
+from collections.abc import Iterable
+from hashlib import blake2b
+
+from proxy.exchange import Side
+from proxy.read.websocket import TEXT, WebSocketReader
+from proxy.store.chunks import ChunkRow, ChunkRuns, Frames, as_stored
+from proxy.store.masked import MaskedLines, SecretPaths
+from proxy.store.rows import DIGEST_BYTES, Rows, Sent
+
+_MASK_IN_JSON = re.compile(rb"\[masked:[0-9a-f]{12}\]")
+_STAGED = "SELECT seq, at_us, data FROM staged_chunks WHERE exchange_id = ? AND side = ? ORDER BY seq"
+
+
+class _ChunkedSide:
+    """What both have in common: numbered chunks that share frames, and a digest over their bytes."""
+
+    def __init__(self, exchange_id: int, side: Side, frames: Frames, next_seq: int) -> None:
+        self.exchange_id = exchange_id
+        self.side = side
+        self.received_bytes = 0
+        self.masked = 0
+        """How many values are masked."""
+        self._frames = frames
+        self._runs = ChunkRuns(exchange_id, side, next_seq)
+        self._rows: list[ChunkRow] = []
+        self._digest = blake2b(digest_size=DIGEST_BYTES)
+
+    @property
+    def chunks(self) -> int:
+        """How many chunks are in their place."""
+        return self._runs.seq
+
+    def _put(self, at_us: int, data: bytes, opcode: int | None = None) -> None:
+        self._digest.update(data)
+        frame_id, middle = self._frames.part(data) if opcode in (None, TEXT) else (None, data)
+        self._runs.add(self._rows, at_us, as_stored(middle), opcode, frame_id)
+
+    def _save_chunks(self, rows: Rows) -> None:
+        self._runs.flush(self._rows)
+        rows.chunks += self._rows
+        self._rows = []
+
+
+class StreamSide(_ChunkedSide):
+    """A stream of events or lines; secrets in it are masked line by line."""
+
+    def __init__(
+        self, exchange_id: int, side: Side, secrets: SecretPaths | None, frames: Frames, next_seq: int = 0
+    ) -> None:
+        """Without `secrets` nothing is looked for."""
+        super().__init__(exchange_id, side, frames, next_seq)
+        self._lines = MaskedLines(secrets) if secrets is not None else None
+        self._staged: list[tuple[int, bytes]] = []
+
+    def add(self, at_us: int, data: bytes) -> None:
+        """Take one read."""
+        self.received_bytes += len(data)
+        if self._lines is None:
+            self._put(at_us, data)
+            return
+        for ready in self._lines.add(at_us, data):
+            self._put(*ready)
+        self.masked = self._lines.masked
+
+    def save(self, rows: Rows) -> None:
+        """Write the chunks, stage the reads that are held back."""
+        self._save_chunks(rows)
+        held = self._lines.held if self._lines is not None else []
+        if held != self._staged:
+            if self._staged:
+                rows.unstage(self.exchange_id, self.side)
+            rows.staged += [
+                (self.exchange_id, self.side, self._runs.seq + index, at_us, data, None)
+                for index, (at_us, data) in enumerate(held)
+            ]
+            self._staged = list(held)
+
+    def close(self, rows: Rows) -> Sent:
+        """Write the last chunks."""
+        if self._lines is not None:
+            for ready in self._lines.end():
+                self._put(*ready)
+            self.masked = self._lines.masked
+        self.save(rows)
+        return Sent(self._digest.digest(), None, self.masked)
+
+    def resume(self, connection: sqlite3.Connection, stored: Iterable[bytes], masked: int) -> None:
+        """Go on after the stored chunks, with what is held back."""
+        self.masked = masked
+        for data in stored:
+            self.received_bytes += len(data)
+            self._digest.update(data)
+            if self._lines is not None:
+                self._lines.passed(data)
+        if self._lines is not None:
+            self._lines.masked = masked
+            for _, at_us, data in connection.execute(_STAGED, (self.exchange_id, self.side)):
+                self.received_bytes += len(data)
+                self._lines.resume(at_us, data)
+            self._staged = list(self._lines.held)
+
+
+class TunnelSide(_ChunkedSide):
+    """One side of a WebSocket: a chunk is a message or a control frame, timed by the read that completed it."""
+
+    def __init__(
+        self, exchange_id: int, side: Side, reader: WebSocketReader, frames: Frames, next_seq: int = 0
+    ) -> None:
+        """`reader` reads this side's frames."""
+        super().__init__(exchange_id, side, frames, next_seq)
+        self._reader = reader
+        self._last_us = 0
+        self._unstaged: list[tuple[int, bytes]] = []  # reads of the incomplete message, from its first byte on
+        self._next_staged = 0
+        self._is_staged = False
+        self._is_stale = False
+        self._staged_window = reader.window
+
+    def add(self, at_us: int, data: bytes) -> None:
+        """Take one read."""
+        self.received_bytes += len(data)
+        self._last_us = at_us
+        messages, start = self._reader.feed(data)
+        if start >= 0:
+            self._unstaged = []
+            self._next_staged = 0
+            self._is_stale = self._is_staged
+        if start < len(data):
+            self._unstaged.append((at_us, data[max(start, 0) :]))
+        for opcode, payload in messages:
+            self._put_message(at_us, payload, opcode)
+
+    def _put_message(self, at_us: int, payload: bytes, opcode: int | None) -> None:
+        if self._runs.seq == 0 and self.side is Side.CLIENT:
+            # The SDK's first message is masked before it reaches the journal; here that is only counted.
+            self.masked = len(_MASK_IN_JSON.findall(payload[:65536]))
+        self._put(at_us, payload, opcode)
+
+    def save(self, rows: Rows) -> None:
+        """Write the messages, stage the start of the one that is incomplete."""
+        self._save_chunks(rows)
+        window = self._reader.window
+        if self._is_stale:
+            rows.unstage(self.exchange_id, self.side)
+            self._is_stale = self._is_staged = False
+            self._staged_window = b""
+        if window is not self._staged_window:
+            rows.staged.append((self.exchange_id, self.side, -1, 0, window, None))
+            self._staged_window = window
+            self._is_staged = True
+        for at_us, data in self._unstaged:
+            rows.staged.append((self.exchange_id, self.side, self._next_staged, at_us, data, None))
+            self._next_staged += 1
+            self._is_staged = True
+        self._unstaged = []
+
+    def close(self, rows: Rows) -> Sent:
+        """Write the last messages; one that was cut short is kept as far as it came."""
+        for opcode, payload in self._reader.rest():
+            self._put_message(self._last_us, payload, opcode)
+        self._save_chunks(rows)
+        if self._is_staged:
+            rows.unstage(self.exchange_id, self.side)
+        return Sent(self._digest.digest(), None, self.masked)
+
+    def resume(self, connection: sqlite3.Connection, stored: Iterable[bytes], masked: int) -> None:
+        """Go on after the stored messages: read again what is staged, and leave out what is stored already."""
+        self.masked = masked
+        for data in stored:
+            self._digest.update(data)
+        for seq, at_us, data in connection.execute(_STAGED, (self.exchange_id, self.side)):
+            if seq >= 0:
+                # The messages these bytes complete (control frames within the message) are stored, so are left out.
+                self._reader.feed(data)
+                self._last_us = at_us
+                self._next_staged = seq + 1
+            self._is_staged = True

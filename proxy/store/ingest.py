@@ -1,0 +1,142 @@
+"""The journal goes into the trace: every record exactly once, whatever happens in between.
+
+A batch is one transaction, and the position in the journal is committed with it. All that is needed to go on is in
+the trace; what is kept in memory is only a copy. After any failure the copy is thrown away and made again, which is the
+same as a restart.
+"""
+
+import logging
+import sqlite3
+import struct
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from proxy.clock import ClockReading
+from proxy.errors import InUseError
+from proxy.exchange import Outcome, Side
+from proxy.record.journal import Close, Gap, Kind, Open, Response, SegmentHeader, journal_folder
+from proxy.store.masked import SecretPaths
+from proxy.store.rows import MAX_INTEGER, Rows
+from proxy.store.running import Running, Shared, resume
+from proxy.store.schema import open_for_writing
+from proxy.store.segments import DAMAGE, Batch, Segments
+
+log = logging.getLogger(__name__)
+
+_MALFORMED = (struct.error, ValueError, LookupError, OverflowError)
+"""What unpacking a record raises that no writer made."""
+_MAX_LEAP = 1 << 20
+"""A record whose exchange is so far beyond the last one is damaged."""
+_CLOSED_AT_ONCE = 64
+
+
+def hold_writer_lock(trace: Path) -> FileLock:
+    """The lock that makes its holder the only writer of the trace; release it at the end.
+
+    Raises:
+        InUseError: another process holds it.
+    """
+    lock = FileLock(trace.with_name(trace.name + ".writer.lock"), mode=0o600, thread_local=False)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise InUseError(f"another proxy-log process is writing the trace {trace}; it takes the journal in") from None
+    return lock
+
+
+class Ingest:
+    """Takes the journal of one trace in. Its owner must hold the writer lock."""
+
+    def __init__(
+        self, trace: Path, *, key: bytes, body_fields: tuple[str, ...] = (), living_run: int | None = None
+    ) -> None:
+        """`body_fields`: paths of the secrets inside bodies, `key` that of their digests.
+
+        `living_run` is the start (wall ns) of the run whose front lives and may still write; None: the newest there is.
+        """
+        self._trace = trace
+        self._secrets = SecretPaths(body_fields, key)
+        self._segments = Segments(journal_folder(trace), living_run)
+        self._connection: sqlite3.Connection | None = None
+        self._state: _State | None = None
+
+    def run_once(self) -> int:
+        """Take in one batch; gives how many bytes of journal it was, 0 if there is nothing new.
+
+        Raises:
+            sqlite3.OperationalError, OSError: it could not be written or read (locked, disk full); nothing is lost,
+                call again later.
+        """
+        try:
+            return self._take_in()
+        except BaseException:
+            self._forget()
+            raise
+
+    def front_is_dead(self) -> None:
+        """Nobody writes the journal any more: what is left can be taken in to its very end."""
+        self._segments.is_front_dead = True
+
+    def finish(self) -> None:
+        """Take in everything, then end what is unfinished; the front must be dead. May be called again if it raises."""
+        self.front_is_dead()
+        while self.run_once():
+            pass
+        try:
+            state = self._ready()
+            for (run,) in state.connection.execute("SELECT id FROM runs WHERE ended IS NULL").fetchall():
+                self._end_run(state, run, "interrupted")
+        except BaseException:
+            self._forget()
+            raise
+
+    def close(self) -> None:
+        """Let go of the trace."""
+        self._forget()
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _ready(self) -> "_State":
+        if self._connection is None:
+            self._connection = open_for_writing(self._trace)
+        if self._state is None:
+            self._state = _State(self._connection, self._secrets)
+            position = self._connection.execute("SELECT segment, offset FROM journal_position").fetchone()
+            self._segments.seek(*(position or (None, 0)))
+        return self._state
+
+    def _forget(self) -> None:
+        self._state = None
+        if self._connection is not None and self._connection.in_transaction:
+            self._connection.rollback()
+
+    def _take_in(self) -> int:
+        state = self._ready()
+        batch = self._segments.read()
+        if batch is None:
+            return 0
+        connection = state.connection
+        connection.execute("BEGIN IMMEDIATE")
+        state.take(batch)
+        connection.execute(
+            "INSERT OR REPLACE INTO journal_position VALUES(1, ?, ?)", (batch.segment, batch.offset)
+        )
+        connection.execute("COMMIT")
+        if batch.is_run_done and state.run is not None:
+            self._end_run(state, state.run, "interrupted")
+        self._segments.committed(batch)
+        return max(batch.size, 1)
+
+    def _end_run(self, state: "_State", run: int, ended: str) -> None:
+        """End what is unfinished of a run, in transactions of bounded size."""
+        connection = state.connection
+        while True:
+            connection.execute("BEGIN IMMEDIATE")
+            is_rest = state.interrupt_some(run)
+            if not is_rest:
+                connection.execute("UPDATE runs SET ended = ? WHERE id = ? AND ended IS NULL", (ended, run))
+            connection.execute("COMMIT")
+            if not is_rest:
+                return

@@ -1,0 +1,289 @@
+"""Secrets inside JSON bodies, found by their path and masked in place: no other byte is touched.
+
+A path such as `integrations[].headers.*` names object members, `[]` any element of an array and `*` any member. Every
+string at or below a path is masked, also in duplicate members and in JSON that is cut short. Paths start at the top
+level, or at the member `response`, in which the Responses API's events repeat the request.
+"""
+
+import re
+from collections.abc import Iterable
+
+import msgspec
+
+from proxy.secret import masked_credentials
+
+MAX_LINE_BYTES = 32 << 20
+"""A line of a stream longer than that is no longer kept to find its secrets."""
+
+_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"(\s*:)?|["\[\]{}]', re.DOTALL)
+_STRING_END = re.compile(rb'[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_ESCAPED_LETTER = re.compile(rb"\\u00[4-7]")
+_STEP = re.compile(r"\[\]|[^.\[\]]+")
+_decode = msgspec.json.Decoder(str).decode
+
+Edit = tuple[int, int, bytes]
+"""Start, end, what stands there instead."""
+_Steps = tuple[str, ...]
+
+
+class SecretPaths:
+    """The paths of the settings, compiled."""
+
+    def __init__(self, paths: Iterable[str], key: bytes) -> None:
+        """`key` is that of the digests."""
+        steps = [tuple(_STEP.findall(path)) for path in paths]
+        self.roots: tuple[_Steps, ...] = tuple(steps) + tuple(("response", *one) for one in steps)
+        self.key = key
+        # A body that holds none of these has no secret: the last plain name of each path.
+        self._hints = tuple(
+            {b'"' + [step for step in one if step not in ("*", "[]")][-1].encode() + b'"' for one in steps}
+        )
+
+    def may_hold(self, data: bytes | bytearray) -> bool:
+        """A cheap check; False means that there is surely nothing to mask."""
+        for hint in self._hints:
+            if hint in data:
+                return True
+        # The name of a member may be written with escapes.
+        return b"\\u00" in data and bool(self._hints) and _ESCAPED_LETTER.search(data) is not None
+
+    def mask(self, body: bytes) -> tuple[bytes, int]:
+        """The body with its secrets masked, and how many there were."""
+        if not self.may_hold(body):
+            return body, 0
+        edits = Walk(self).edits(body, is_end=True)
+        return apply(body, edits), len(edits)
+
+
+def apply(data: bytes, edits: list[Edit]) -> bytes:
+    """The bytes with the edits made; they are in order and do not overlap."""
+    if not edits:
+        return data
+    pieces = []
+    at = 0
+    for start, end, instead in edits:
+        pieces += [data[at:start], instead]
+        at = end
+    return b"".join([*pieces, data[at:]])
+
+
+class Walk:
+    """A walk through one JSON text, in as many pieces as it comes."""
+
+    def __init__(self, paths: SecretPaths) -> None:
+        """Start at the top level."""
+        self._key = paths.key
+        self._value_steps: tuple[_Steps, ...] = paths.roots  # what is looked for at or below the value that comes next
+        self._stack: list[tuple[bool, tuple[_Steps, ...]]] = []  # (is object, what is looked for in it)
+        self._is_value_next = True
+        self._is_inside_string = False
+        self.consumed = 0
+        """How much of the last piece is dealt with; the rest is to be given again, before what follows it."""
+
+    def edits(self, data: bytes, *, is_end: bool) -> list[Edit]:
+        """The edits of the next piece, which starts with what was not consumed of the one before."""
+        edits: list[Edit] = []
+        at = 0
+        if self._is_inside_string:
+            match = _STRING_END.match(data)
+            if match is None:
+                self.consumed = len(data) - data.endswith(b"\\")
+                return edits
+            at = match.end()
+            self._is_inside_string = False
+        while True:
+            match = _TOKEN.search(data, at)
+            if match is None:
+                if b"," in data[at:]:
+                    self._is_value_next = False
+                self.consumed = len(data)
+                return edits
+            start, end = match.span()
+            if b"," in data[at:start]:
+                self._is_value_next = False
+            token = data[start]
+            if token == 0x22:
+                is_whole = end - start > 1
+                if not is_end and (not is_whole or (not match[1] and not data[end:].lstrip(b" \t\r\n"))):
+                    self._pause(data, start, is_whole=is_whole)
+                    return edits
+                self._string(data, start, end if is_whole else len(data), bool(match[1]), edits)
+                if not is_whole:
+                    self.consumed = len(data)
+                    return edits
+            elif token in b"{[":
+                self._stack.append((token == 0x7B, self._current_steps()))
+                self._is_value_next = token == 0x5B
+            elif self._stack:
+                self._stack.pop()
+                self._is_value_next = False
+            at = end
+
+    def _pause(self, data: bytes, start: int, *, is_whole: bool) -> None:
+        """The piece ends inside a string, or right after it; a long text of no interest need not be kept for that."""
+        is_plain_value = not is_whole and self._is_a_value() and not self._is_secret() and len(data) - start > 65536
+        self._is_inside_string = is_plain_value
+        self.consumed = len(data) - data.endswith(b"\\") if is_plain_value else start
+
+    def _is_a_value(self) -> bool:
+        return self._is_value_next or not self._stack or not self._stack[-1][0]
+
+    def _current_steps(self) -> tuple[_Steps, ...]:
+        """What is looked for in the value that starts here."""
+        if not self._stack:
+            return self._value_steps
+        is_object, steps = self._stack[-1]
+        return self._value_steps if is_object else _descend(steps, "[]")
+
+    def _is_secret(self) -> bool:
+        return () in self._current_steps()
+
+    def _string(self, data: bytes, start: int, end: int, is_key: bool, edits: list[Edit]) -> None:
+        if is_key and self._stack and self._stack[-1][0]:
+            name = data[start : data.rindex(b'"', start, end) + 1]
+            steps = self._stack[-1][1]
+            self._value_steps = _descend(steps, _text(name)) if steps else ()
+            self._is_value_next = True
+            return
+        if self._is_secret() and self._is_a_value():
+            is_closed = end - start > 1 and data[end - 1] == 0x22 and _TOKEN.fullmatch(data, start, end) is not None
+            inner_end = end - 1 if is_closed else end
+            if inner_end > start + 1:
+                secret = _text(data[start : inner_end] + b'"').encode("utf-8", "surrogatepass")
+                edits.append((start + 1, inner_end, masked_credentials(secret, self._key)))
+        self._is_value_next = False
+
+
+def _descend(steps: tuple[_Steps, ...], name: str) -> tuple[_Steps, ...]:
+    """What is looked for one level deeper; an empty path means that everything below is secret."""
+    found = []
+    for path in steps:
+        if not path:
+            found.append(path)
+        elif path[0] == name or (path[0] == "*" and name != "[]"):
+            found.append(path[1:])
+    return tuple(found)
+
+
+def _text(raw: bytes) -> str:
+    """A JSON string's text; its bytes as they are where it is malformed."""
+    try:
+        return _decode(raw)
+    except msgspec.DecodeError:
+        return raw[1:-1].decode("latin-1")
+
+
+class MaskedLines:
+    """Masks the JSON in the lines of a stream (SSE's `data:` lines, or JSON lines), reads kept apart.
+
+    A read is held back only while a line that may hold a secret is incomplete.
+    """
+
+    def __init__(self, paths: SecretPaths) -> None:
+        """Start at the beginning of a line."""
+        self._paths = paths
+        self._line = bytearray()  # the start of the line that is on its way, as far as it was given back already
+        self.held: list[tuple[int, bytes]] = []
+        """Reads that wait for the end of a line, with their times; complete lines in them are masked already."""
+        self.masked = 0
+        """How many values were masked."""
+
+    def add(self, at_us: int, data: bytes) -> list[tuple[int, bytes]]:
+        """Take a read, give back what can be stored."""
+        if not self.held:
+            if not self._line and data.endswith(b"\n") and not self._paths.may_hold(data):
+                return [(at_us, data)]
+            # An earlier read may end inside the name that is looked for.
+            if not self._paths.may_hold(self._line[-64:] + data):
+                self._keep_line(data)
+                return [(at_us, data)]
+        self.held.append((at_us, data))
+        if b"\n" in data:
+            self._mask_held(is_end=False)
+            open_line = self._open_line()
+            if not self._paths.may_hold(open_line):
+                return self._release(open_line)
+        elif sum(len(held) for _, held in self.held) > MAX_LINE_BYTES:
+            return self.end()
+        return []
+
+    def resume(self, at_us: int, data: bytes) -> None:
+        """Go on with a read that was held back."""
+        self.held.append((at_us, data))
+
+    def passed(self, data: bytes) -> None:
+        """Go on after a read that was given back already."""
+        self._keep_line(data)
+
+    def end(self) -> list[tuple[int, bytes]]:
+        """What is still held back: the stream ended."""
+        if not self.held:
+            return []
+        self._mask_held(is_end=True)
+        return self._release(b"")
+
+    def _keep_line(self, data: bytes) -> None:
+        start = data.rfind(b"\n") + 1
+        if start:
+            self._line.clear()
+        self._line += data[start:]
+        if len(self._line) > MAX_LINE_BYTES:
+            self._line.clear()
+
+    def _open_line(self) -> bytes:
+        joined = b"".join([data for _, data in self.held])
+        start = joined.rfind(b"\n") + 1
+        return joined[start:] if start else bytes(self._line) + joined
+
+    def _release(self, open_line: bytes) -> list[tuple[int, bytes]]:
+        released, self.held = self.held, []
+        self._line[:] = open_line
+        return released
+
+    def _mask_held(self, *, is_end: bool) -> None:
+        """Mask the complete lines in the held reads (`is_end`: all lines); what is masked goes to the read it began in."""
+        before = len(self._line)
+        text = bytes(self._line) + b"".join([data for _, data in self.held])
+        edits: list[Edit] = []
+        start = 0
+        while start < len(text):
+            end = text.find(b"\n", start)
+            if end < 0:
+                if not is_end:
+                    break
+                end = len(text)
+            line = text[start:end]
+            if self._paths.may_hold(line):
+                lead = 5 if line.startswith(b"data:") else 0
+                for first, last, instead in Walk(self._paths).edits(line[lead:], is_end=True):
+                    edits.append((start + lead + first, start + lead + last, instead))
+            start = end + 1
+        # A name's hint comes before its secret, so no edit lies in what was given back already.
+        edits = [edit for edit in edits if edit[0] >= before and not _is_mask(text[edit[0] : edit[1]])]
+        self.masked += len(edits)
+        at = before
+        for index, (at_us, data) in enumerate(self.held):
+            self.held[index] = (at_us, _slice(text, at, at + len(data), edits))
+            at += len(data)
+        if b"\n" in text[before:]:
+            self._line.clear()
+
+
+_MASK = re.compile(rb"(?:[A-Za-z]+[ \t]+)?\[masked:[0-9a-f]{12}\]")
+
+
+def _is_mask(value: bytes) -> bool:
+    """A line that was masked in an earlier read's turn stands as it is."""
+    return _MASK.fullmatch(value) is not None
+
+
+def _slice(text: bytes, start: int, end: int, edits: list[Edit]) -> bytes:
+    """`text[start:end]` with the edits made that begin in it; what an earlier slice's edit replaced is left out."""
+    pieces = []
+    for first, last, instead in edits:
+        if last <= start or first >= end:
+            continue
+        if first >= start:
+            pieces += [text[start:first], instead]
+        start = min(last, end)
+    return b"".join([*pieces, text[start:end]])

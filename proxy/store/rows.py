@@ -1,0 +1,225 @@
+"""The rows of one transaction, collected and written with `executemany`; heads, blobs and bodies found by content."""
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+
+from proxy.store.chunks import ChunkRow, as_stored
+from proxy.store.heads import fields_json
+
+DIGEST_BYTES = 16
+MAX_INTEGER = (1 << 63) - 1
+"""SQLite's."""
+MAX_PENDING_BYTES = 8 << 20
+MAX_CACHED = 8192
+MAX_CACHED_BODY_BYTES = 4096
+
+StagedRow = tuple[int, int, int, int, bytes | None, int | None]
+"""exchange_id, side, seq, at_us, data, blob_id."""
+
+
+@dataclass(slots=True)
+class Sent:
+    """What one side sent, when it is in its place."""
+
+    digest: bytes | None = None
+    body: int | None = None
+    """None where chunks hold the bytes."""
+    masked: int = 0
+    model: str | None = None
+
+
+EXCHANGE_COLUMNS = (
+    "id run connection kind client upstream upstream_url started_at_us method target http_version request_head"
+    " forwarded_target forwarded_head status reason response_head sent_head interim_heads request_trailers"
+    " response_trailers model request_body response_body request_digest response_digest request_masked response_masked"
+    " request_bytes response_bytes request_chunks response_chunks request_complete_us first_byte_us done_us outcome error"
+).split()
+
+_INSERT_EXCHANGE = (
+    f"INSERT OR REPLACE INTO recorded_exchanges({', '.join(EXCHANGE_COLUMNS)})"
+    f" VALUES({', '.join('?' * len(EXCHANGE_COLUMNS))})"
+)
+_ADD_TOTAL = """
+INSERT INTO model_totals VALUES(?, ?, ?, ?, ?, ?) ON CONFLICT(model, outcome) DO UPDATE SET
+exchanges = exchanges + excluded.exchanges, request_bytes = request_bytes + excluded.request_bytes,
+response_bytes = response_bytes + excluded.response_bytes, duration_us = duration_us + excluded.duration_us"""
+
+
+def digest_of(data: bytes | memoryview) -> bytes:
+    """BLAKE2b, 16 bytes."""
+    return blake2b(data, digest_size=DIGEST_BYTES).digest()
+
+
+class Rows:
+    """What waits to be written in the open transaction. After a rollback it must be thrown away: its ids are void."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        """Ids go on from what the trace holds; nobody else may write to it meanwhile."""
+        self.connection = connection
+        self._next_head = self._next_id("heads")
+        self._next_blob = self._next_id("blobs")
+        self._next_body = self._next_id("bodies")
+        self._next_frame = self._next_id("chunk_frames")
+        self._head_ids: dict[bytes, int] = {}
+        self._blob_ids: dict[bytes, int] = {}
+        self._bodies: dict[bytes, tuple[int, bytes, str | None]] = {}
+        self._heads: list[tuple[int, bytes, str]] = []
+        self._blobs: list[tuple[int, bytes, str | bytes]] = []
+        self._blob_bytes = 0
+        self._new_bodies: list[tuple[int, bytes, int, str]] = []
+        self._new_body_ids: dict[bytes, int] = {}
+        self._frames: list[tuple[int, str | bytes, str | bytes]] = []
+        self._totals: dict[tuple[str, str], list[int]] = {}
+        self.exchanges: list[tuple[object, ...]] = []
+        self.chunks: list[ChunkRow] = []
+        self.staged: list[StagedRow] = []
+        self.gaps: list[tuple[object, ...]] = []
+
+    def _next_id(self, table: str) -> int:
+        (last,) = self.connection.execute(f"SELECT max(id) FROM {table}").fetchone()
+        return (last or 0) + 1
+
+    def head(self, lines: bytes) -> int | None:
+        """The id of these header lines; None where there are none."""
+        found = self._head_ids.get(lines)
+        if found is not None:
+            return found
+        if not lines:
+            return None
+        fields = fields_json(lines)
+        digest = digest_of(fields)
+        # Other lines may have come to the same fields, in this transaction too.
+        head_id = self._head_ids.get(digest) or self._stored_id("heads", digest)
+        if head_id is None:
+            head_id = self._next_head
+            self._next_head += 1
+            self._heads.append((head_id, digest, fields.decode()))
+        if len(self._head_ids) > MAX_CACHED and not self._heads:
+            self._head_ids.clear()
+        self._head_ids[lines] = self._head_ids[digest] = head_id
+        return head_id
+
+    def blob(self, data: bytes | memoryview) -> int:
+        """The id of this part of a body."""
+        digest = digest_of(data)
+        blob_id = self._blob_ids.get(digest) or self._stored_id("blobs", digest)
+        if blob_id is None:
+            blob_id = self._next_blob
+            self._next_blob += 1
+            self._blobs.append((blob_id, digest, as_stored(data)))
+            self._blob_bytes += len(data)
+        elif len(self._blob_ids) > MAX_CACHED and not self._blobs:
+            self._blob_ids.clear()
+        self._blob_ids[digest] = blob_id
+        if self._blob_bytes > MAX_PENDING_BYTES:
+            self._write_blobs()
+        return blob_id
+
+    def known_body(self, data: bytes) -> tuple[int, bytes, str | None] | None:
+        """Id, digest and model of a short body that came lately."""
+        return self._bodies.get(data)
+
+    def body(self, parts: Sequence[bytes | memoryview], whole: bytes) -> tuple[int, bytes]:
+        """The id and digest of a body that is these parts."""
+        digest = digest_of(whole)
+        body_id = self._new_body_ids.get(digest) or self._stored_id("bodies", digest)
+        if body_id is None:
+            body_id = self._add_body(digest, len(whole), [self.blob(part) for part in parts])
+        return body_id, digest
+
+    def remember_body(self, data: bytes, body_id: int, digest: bytes, model: str | None) -> None:
+        """A short body that may well come again; `data` holds no secrets."""
+        if len(data) <= MAX_CACHED_BODY_BYTES:
+            if len(self._bodies) > MAX_CACHED // 4:
+                self._bodies.clear()
+            self._bodies[data] = body_id, digest, model
+
+    def body_of_blobs(self, blob_ids: Iterable[int], size: int, digest: bytes) -> int:
+        """The id of a body whose parts are stored already."""
+        body_id = self._new_body_ids.get(digest) or self._stored_id("bodies", digest)
+        return body_id if body_id is not None else self._add_body(digest, size, blob_ids)
+
+    def _add_body(self, digest: bytes, size: int, blob_ids: Iterable[int]) -> int:
+        body_id = self._next_body
+        self._next_body += 1
+        self._new_body_ids[digest] = body_id
+        self._new_bodies.append((body_id, digest, size, _ranges(blob_ids)))
+        return body_id
+
+    def frame(self, head: bytes, tail: bytes) -> int:
+        """The id of a new frame."""
+        frame_id = self._next_frame
+        self._next_frame += 1
+        self._frames.append((frame_id, as_stored(head), as_stored(tail)))
+        return frame_id
+
+    def count(self, model: str, outcome: str, request_bytes: int, response_bytes: int, duration_us: int) -> None:
+        """Count an ended exchange in its model's totals."""
+        total = self._totals.get((model, outcome))
+        if total is None:
+            total = self._totals[model, outcome] = [0, 0, 0, 0]
+        total[0] += 1
+        total[1] += request_bytes
+        total[2] += response_bytes
+        total[3] += duration_us
+
+    def unstage(self, exchange_id: int, side: int) -> None:
+        """Drop what is staged for one side, as it has its place now."""
+        self.connection.execute("DELETE FROM staged_chunks WHERE exchange_id = ? AND side = ?", (exchange_id, side))
+
+    def drop_chunks(self, exchange_id: int, side: int) -> None:
+        """Drop the chunks of one side, to write them anew."""
+        self.connection.execute("DELETE FROM recorded_chunks WHERE exchange_id = ? AND side = ?", (exchange_id, side))
+
+    def write(self) -> None:
+        """Write everything into the open transaction."""
+        many = self.connection.executemany
+        if self._heads:
+            many("INSERT INTO heads VALUES(?, ?, ?)", self._heads)
+            self._heads.clear()
+        self._write_blobs()
+        if self._new_bodies:
+            many("INSERT INTO bodies VALUES(?, ?, ?, ?)", self._new_bodies)
+            self._new_bodies.clear()
+            self._new_body_ids.clear()
+        if self._frames:
+            many("INSERT INTO chunk_frames VALUES(?, ?, ?)", self._frames)
+            self._frames.clear()
+        if self.exchanges:
+            many(_INSERT_EXCHANGE, self.exchanges)
+            self.exchanges.clear()
+        if self.chunks:
+            many("INSERT OR REPLACE INTO recorded_chunks VALUES(?, ?, ?, ?, ?, ?, ?, ?)", self.chunks)
+            self.chunks.clear()
+        if self.staged:
+            many("INSERT OR REPLACE INTO staged_chunks VALUES(?, ?, ?, ?, ?, ?)", self.staged)
+            self.staged.clear()
+        if self.gaps:
+            many("INSERT INTO recorded_gaps VALUES(NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?)", self.gaps)
+            self.gaps.clear()
+        if self._totals:
+            many(_ADD_TOTAL, [(*key, *total) for key, total in self._totals.items()])
+            self._totals.clear()
+
+    def _write_blobs(self) -> None:
+        if self._blobs:
+            self.connection.executemany("INSERT INTO blobs VALUES(?, ?, ?)", self._blobs)
+            self._blobs.clear()
+            self._blob_bytes = 0
+
+    def _stored_id(self, table: str, digest: bytes) -> int | None:
+        row = self.connection.execute(f"SELECT id FROM {table} WHERE digest = ?", (digest,)).fetchone()
+        return None if row is None else int(row[0])
+
+
+def _ranges(ids: Iterable[int]) -> str:
+    """Ids as JSON, neighbours as one range: `[[1,1],[5,9]]`."""
+    ranges: list[list[int]] = []
+    for blob_id in ids:
+        if ranges and blob_id == ranges[-1][1] + 1:
+            ranges[-1][1] = blob_id
+        else:
+            ranges.append([blob_id, blob_id])
+    return "[" + ",".join([f"[{first},{last}]" for first, last in ranges]) + "]"
