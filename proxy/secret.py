@@ -29,7 +29,9 @@ def load_key(path: Path) -> bytes:
     except OSError as error:
         raise TraceError(f"cannot read or make the key {path}: {error.strerror}") from error
     if len(key) != KEY_BYTES:
-        raise TraceError(f"{path} is not a key: {len(key)} bytes instead of {KEY_BYTES}. Move it away to get a new one.")
+        raise TraceError(
+            f"{path} is not a key: {len(key)} bytes instead of {KEY_BYTES}. Move it away to get a new one."
+        )
     return key
 
 

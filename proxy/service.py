@@ -6,6 +6,7 @@ the trace. A pipe joins them: a byte in it says that there is something new, its
 
 import asyncio
 import contextlib
+import gc
 import json
 import logging
 import os
@@ -33,6 +34,8 @@ _RESTART_S = (0.2, 1.0, 5.0, 30.0)
 """How long a back that died is left alone before it is started again, the first time, the second…"""
 _BACK_STOP_S = 30.0
 _RECORDER_STOP_S = 5.0
+_GC_THRESHOLDS = (20_000, 20, 20)
+"""An exchange makes few objects that last and no cycles, so Python's own thresholds only cost time."""
 _SWITCH_INTERVAL_S = 0.0005
 """How long the recorder's thread may hold the interpreter while the loop waits; Python's own 5 ms are felt."""
 
@@ -84,6 +87,8 @@ def _run(main: Coroutine[None, None, None]) -> None:
 
 async def _serve(config: Config, trace: Path, on_ready: Callable[[Ready], None]) -> None:
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    gc.freeze()
+    gc.set_threshold(*_GC_THRESHOLDS)
     _allow_many_connections()
     stop = _StopSignals()
     back = Back(config, trace)

@@ -169,14 +169,16 @@ class ProxyProcess:
 
     def run(self, *arguments: str, may_fail: bool = False) -> subprocess.CompletedProcess[bytes]:
         """Run another command of proxy-log (`show`, `verify`, `ingest`) with the same config."""
-        return subprocess.run(
+        done = subprocess.run(
             [sys.executable, "-m", "proxy", *arguments],
             capture_output=True,
             cwd=REPOSITORY,
             env=_environment() | {"PROXY_LOG_TRACE": str(self.trace), "PROXY_LOG_CONFIG": str(self._config)},
             timeout=60,
-            check=not may_fail,
+            check=False,
         )
+        assert may_fail or done.returncode == 0, f"{arguments}: {done.stdout.decode()}{done.stderr.decode()}"
+        return done
 
     def _is_listening(self) -> bool:
         assert self._process

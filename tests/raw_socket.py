@@ -4,6 +4,7 @@ It parses just enough to know where a message ends, keeps every byte it was give
 compare bytes, so they must not look through the eyes of the library under test.
 """
 
+import re
 import select
 import socket
 import struct
@@ -14,8 +15,9 @@ from typing import Literal, Self
 Field = tuple[bytes, bytes]
 Ending = Literal["closed", "reset"]
 
-WAIT_S = 10.0
+WAIT_S = 3.0
 """How long a test waits for something that must come; only a failing test waits that long."""
+_CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]+)[ \t]*(?:;[^\r]*)?\r\n")
 HOP_BY_HOP = {b"connection", b"keep-alive", b"proxy-connection", b"te", b"transfer-encoding", b"upgrade"}
 
 
@@ -213,9 +215,18 @@ class RawSocket:
         self._give_back(seen)
 
     def read_chunk(self) -> bytes:
-        """The next chunk's data; nothing for the last chunk, whose trailers are then still to be read."""
+        """The next chunk's data; nothing for the last chunk, whose trailers are then still to be read.
+
+        Raises:
+            BrokenError: the peer ended the connection.
+            ValueError: what came is no chunk.
+        """
         try:
-            size = int(self.read_until(b"\r\n").partition(b";")[0], 16)
+            line = self.read_until(b"\r\n")
+            found = _CHUNK_SIZE.fullmatch(line)
+            if not found:
+                raise ValueError(f"not a chunk's size: {line!r}")
+            size = int(found[1], 16)
         except BrokenError as error:
             raise BrokenError(error.ending) from error
         if not size:
@@ -224,7 +235,8 @@ class RawSocket:
             data = self.read_exactly(size + 2)
         except BrokenError as error:
             raise BrokenError(error.ending, error.body[:size]) from error
-        assert data.endswith(b"\r\n")
+        if not data.endswith(b"\r\n"):
+            raise ValueError(f"a chunk is longer than its size says: {data[-40:]!r}")
         return data[:-2]
 
     def read_chunked(self) -> tuple[bytes, list[Field]]:

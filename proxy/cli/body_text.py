@@ -1,5 +1,6 @@
 """A body as a person reads it: decompressed, JSON laid out, cut where it gets long. The recorded bytes are `--raw`."""
 
+import re
 import zlib
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -11,6 +12,8 @@ from proxy.read.stream_text import StreamText
 
 MAX_READ_BYTES = 4 << 20
 """Of a longer body only the beginning is looked at."""
+_NUMBERS = re.compile(r"(?<=\[)(\s+-?[0-9][0-9.eE+-]*,?){4,}\s+(?=\])")
+"""An array of numbers, an embedding for instance: it fits better on one line."""
 MAX_LINES = 200
 MAX_LINE_CHARS = 500
 
@@ -53,6 +56,8 @@ def read_body(parts: Iterable[bytes], content_type: str, encoding: str, *, is_fu
         if is_whole or error.start < len(data) - 4:
             return Readable("", [*notes, f"not text: begins with {data[:24].hex(' ')}; --raw gives the bytes"])
         text = data.decode(errors="ignore")  # only the last character is cut
+    if is_json:
+        text = _NUMBERS.sub(lambda numbers: " ".join(numbers[0].split()), text)
     return _cut(text, notes, is_full=is_full)._replace(is_json=is_json)
 
 

@@ -15,8 +15,9 @@ from rich.console import Console
 
 from proxy import service
 from proxy.cli.render import DIM, NAME, make_console, put
+from proxy.cli.serve import client_url
 from proxy.cli.tour import Tour
-from proxy.config import APP_NAME, Address, Config, UpstreamConfig, parse_address
+from proxy.config import APP_NAME, Config, UpstreamConfig, parse_address
 from proxy.demo.engine import DEFAULT_CONTEXT_LENGTH, Engine, require_engine
 from proxy.demo.model import SMOLLM2, cache_folder, check_model_file, fetch_model
 from proxy.errors import ProxyLogError
@@ -130,10 +131,17 @@ class _Demo:
 
     def _accompany(self, ready: service.Ready) -> None:
         """What happens beside the traffic: the tour, then an eye on the engine. The proxy stops when this returns."""
-        url = _client_url(self._listen, ready.listen[0])
+        url = client_url(self._listen, ready.listen[0])
         self._show_start(url)
         try:
-            Tour(self._console, url=url, model=self._engine.model, trace=self._trace, stopped=self._stopped).make()
+            Tour(
+                self._console,
+                url=url,
+                model=self._engine.model,
+                trace=self._trace,
+                is_once=self._is_once,
+                stopped=self._stopped,
+            ).make()
         except ProxyLogError as error:
             if self._is_once or not isinstance(error.__cause__, ConnectionRefusedError):
                 raise
@@ -166,21 +174,20 @@ class _Demo:
 
 def _require_free(listen: str) -> None:
     """Refuse an address that is taken before anything is fetched and started for it."""
-    for address in Config(listen=listen).listen_addresses:
-        with socket.socket(socket.AF_INET6 if ":" in address.host else socket.AF_INET) as probe:
-            if os.name == "posix":  # what just closed does not count; elsewhere the option means something else
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(address)
-            except OSError as error:
-                if error.errno == errno.EADDRINUSE:  # all else is for the proxy to say
-                    raise ProxyLogError(
-                        f"{address} is taken, perhaps by proxy-log serve or another demo; choose another address: "
-                        f"proxy-log demo --listen localhost:{address.port % 65535 + 1}"
-                    ) from None
-
-
-def _client_url(listen: str, first_listening: str) -> str:
-    """Where clients on this machine reach the proxy."""
-    host, port = parse_address(listen).host, parse_address(first_listening.removeprefix("http://")).port
-    return f"http://{Address('localhost' if host in ('0.0.0.0', '::') else host, port)}"
+    host, port = parse_address(listen)
+    try:
+        places = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError:
+        return  # what else is wrong with it the proxy says
+    for family, kind, protocol, _, place in places:
+        try:
+            with socket.socket(family, kind, protocol) as probe:
+                if os.name == "posix":  # what has just closed does not count; elsewhere the option means something else
+                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(place)
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise ProxyLogError(
+                    f"{listen} is taken, perhaps by proxy-log serve or another demo; choose another address: "
+                    f"proxy-log demo --listen localhost:{port % 65535 + 1}"
+                ) from None

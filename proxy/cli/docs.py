@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import click
+from rich.markdown import Markdown
 
+from proxy.cli.render import make_console
 from proxy.errors import ProxyLogError
 
 FOLDER = Path(__file__).parent.parent / "docs"
@@ -54,14 +56,10 @@ def docs(name: str | None) -> None:
             click.echo(f"{each:{width}}  {title(file)}")
         return
     text = find(name, known).read_text(encoding="utf-8")
-    from proxy.cli.render import make_console  # noqa: PLC0415 - the list needs no rich
-
     console = make_console()
     if not console.is_terminal:
         click.echo(text, nl=False)
         return
-    from rich.markdown import Markdown  # noqa: PLC0415 - slow to import
-
     console.width = min(console.width, 100)  # long lines are hard to read
     with console.pager(styles=True) if text.count("\n") > console.height else console:
         console.print(Markdown(text))

@@ -3,12 +3,10 @@
 import base64
 import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from proxy.exchange import Side
-
-if TYPE_CHECKING:
-    from proxy.store.trace import ChunkRow, ExchangeRow, Trace
+from proxy.store.trace import ChunkRow, ExchangeRow, Trace
 
 _JSON_COLUMNS = (
     *("request_headers", "forwarded_headers", "response_headers", "sent_headers"),
@@ -17,7 +15,7 @@ _JSON_COLUMNS = (
 _OPCODES = {1: "text", 2: "binary", 8: "close", 9: "ping", 10: "pong"}
 
 
-def exchange_object(row: "ExchangeRow") -> dict[str, Any]:
+def exchange_object(row: ExchangeRow) -> dict[str, Any]:
     """An exchange's columns; those that hold JSON text are read."""
     fields = asdict(row)
     for name in _JSON_COLUMNS:
@@ -25,7 +23,7 @@ def exchange_object(row: "ExchangeRow") -> dict[str, Any]:
     return fields
 
 
-def whole_object(trace: "Trace", row: "ExchangeRow", *, with_chunks: bool) -> dict[str, Any]:
+def whole_object(trace: Trace, row: ExchangeRow, *, with_chunks: bool) -> dict[str, Any]:
     """The same with bodies, gaps and chunks."""
     found = exchange_object(row)
     found["gaps"] = [asdict(gap) for gap in trace.gaps(row.id)]
@@ -36,12 +34,12 @@ def whole_object(trace: "Trace", row: "ExchangeRow", *, with_chunks: bool) -> di
     return found
 
 
-def chunk_kind(chunk: "ChunkRow") -> str | None:
+def chunk_kind(chunk: ChunkRow) -> str | None:
     """What a WebSocket chunk is, in the trace's words; None for a socket read."""
     return _OPCODES.get(chunk.opcode) if chunk.opcode else None
 
 
-def _chunk_object(chunk: "ChunkRow") -> dict[str, Any]:
+def _chunk_object(chunk: ChunkRow) -> dict[str, Any]:
     return {
         "side": Side(chunk.side).label,
         "seq": chunk.seq,

@@ -6,20 +6,20 @@ they end. Nothing is ever drawn over but a line that nothing has followed yet.
 
 import re
 import time
-from typing import TYPE_CHECKING, Protocol
+from datetime import datetime
+from typing import Protocol
 
 from rich.cells import cell_len
 from rich.console import Console
 from rich.control import Control
 from rich.segment import ControlType
+from rich.text import Text
 
 from proxy.cli.line import Layout
-from proxy.cli.render import DIM, NAME, printable, put
+from proxy.cli.render import DIM, NAME, local_time, printable, put
 from proxy.exchange import Side
 from proxy.read.stream_text import StreamText
-
-if TYPE_CHECKING:
-    from proxy.store.trace import ExchangeRow, GapRow, Trace
+from proxy.store.trace import ExchangeRow, GapRow, Trace
 
 _POLL_S = 0.05
 _BATCH = 500
@@ -31,13 +31,13 @@ _MARGIN_CELLS = 9
 class View(Protocol):
     """What a `Follower` shows things on."""
 
-    def show(self, row: "ExchangeRow") -> None:
+    def show(self, row: ExchangeRow) -> None:
         """An exchange that began or ended."""
 
     def write(self, exchange: int, text: str) -> None:
         """More of the text that an exchange streams."""
 
-    def warn(self, gap: "GapRow") -> None:
+    def warn(self, gap: GapRow) -> None:
         """Something is missing, and it is not known of which exchange."""
 
 
@@ -52,29 +52,40 @@ class Screen:
         self._begun: int | None = None
         """The exchange that has just begun, if its line is the last thing on the screen."""
         self._column = 0
+        self._id_digits = 0
+        self._day = f"{datetime.now():%Y-%m-%d}"
 
     @property
     def layout(self) -> Layout:
         """Columns for the terminal as it is now."""
-        return Layout.fitting(self._console.width) if self._console.is_terminal else Layout.plain()
+        return Layout.fitting(self._console.width, self._id_digits) if self._console.is_terminal else Layout.plain()
 
-    def show(self, row: "ExchangeRow") -> None:
+    def head(self, last: list[ExchangeRow]) -> None:
+        """The names of the columns, on a terminal, before the rows `last`."""
+        self._id_digits = max((len(str(row.id)) for row in last), default=0)
+        if self._console.is_terminal:
+            self._console.print(self.layout.head())
+
+    def show(self, row: ExchangeRow) -> None:
         """An exchange's line, in the place of its own earlier one if that is the last thing there."""
         self._end_line()
         if self._begun == row.id and self._console.is_terminal:
             up = (ControlType.CURSOR_UP, 1)
             self._console.control(Control(up, ControlType.CARRIAGE_RETURN, (ControlType.ERASE_IN_LINE, 2)))
         layout = self.layout
+        day = f"{local_time(row.started_at):%Y-%m-%d}"
+        if day != self._day and layout.is_terminal:  # the lines tell the time alone
+            put(self._console, (day, DIM))
+        self._day = day
         self._console.print(layout.line(row))
         if error := layout.error(row):
-            error.truncate(max(self._console.width - 1, 20), overflow="ellipsis")
-            self._console.print(error)
+            self._print_cut(error)
         self._begun = row.id if row.outcome is None else None
 
-    def warn(self, gap: "GapRow") -> None:
+    def warn(self, gap: GapRow) -> None:
         """A line that tells the gap."""
         self._end_line()
-        self._console.print(self.layout.gap(gap))
+        self._print_cut(self.layout.gap(gap))
         self._begun = None
 
     def write(self, exchange: int, text: str) -> None:
@@ -97,6 +108,11 @@ class Screen:
             else:
                 self._put(piece)
 
+    def _print_cut(self, text: Text) -> None:
+        if self._console.is_terminal:
+            text.truncate(max(self._console.width - 1, 20), overflow="ellipsis")
+        self._console.print(text)
+
     def _put(self, piece: str) -> None:
         self._console.print(piece, end="")
         self._column += cell_len(piece)
@@ -114,13 +130,13 @@ class Screen:
 class _Running:
     """An exchange that has not ended: how far it was read, and the text that is not shown yet."""
 
-    def __init__(self, row: "ExchangeRow") -> None:
+    def __init__(self, row: ExchangeRow) -> None:
         self.row = row
         self.pending = ""
         self._seq = -1
         self._text = StreamText()
 
-    def read(self, trace: "Trace") -> None:
+    def read(self, trace: Trace) -> None:
         """Take what is new in the trace; the row first, so that one which ended is followed by all its text."""
         if self.row.outcome is None:
             self.row = trace.exchange(self.row.id) or self.row
@@ -136,7 +152,7 @@ class _Running:
 class Follower:
     """Reads what is new in the trace and hands it to a view."""
 
-    def __init__(self, trace: "Trace", view: View, last: "list[ExchangeRow]") -> None:
+    def __init__(self, trace: Trace, view: View, last: list[ExchangeRow]) -> None:
         """`last` are the exchanges that are already shown, the newest at the end."""
         self._trace = trace
         self._view = view

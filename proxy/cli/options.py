@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from proxy.config import Config, load
 from proxy.errors import TraceError
 
 if TYPE_CHECKING:
-    from proxy.config import Config
     from proxy.store.trace import Trace
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -34,14 +34,12 @@ def with_trace(command: F) -> F:
     return trace(config(command))
 
 
-def read_config(config: Path | None, **flags: str | None) -> "Config":
+def read_config(config: Path | None, **flags: str | None) -> Config:
     """The settings in force: of the file, the environment, the flags.
 
     Raises:
         ConfigError: one of them is wrong.
     """
-    from proxy.config import load  # noqa: PLC0415 - pydantic is slow to import, and --help needs none of it
-
     return load(config, os.environ, flags)
 
 

@@ -2,10 +2,10 @@
 
 import json
 from difflib import SequenceMatcher
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.highlighter import JSONHighlighter
+from rich.padding import Padding
 from rich.text import Text
 
 from proxy.cli.body_text import read_body
@@ -13,9 +13,7 @@ from proxy.cli.line import outcome_style, status_style
 from proxy.cli.render import BAD, BOLD, DIM, GOOD, NAME, WARN, duration, local_time, printable, put
 from proxy.cli.timeline import timeline
 from proxy.exchange import Side
-
-if TYPE_CHECKING:
-    from proxy.store.trace import ExchangeRow, Trace
+from proxy.store.trace import ExchangeRow, Trace
 
 Pairs = list[tuple[str, str]]
 
@@ -23,7 +21,7 @@ Pairs = list[tuple[str, str]]
 class Page:
     """Prints one exchange."""
 
-    def __init__(self, console: Console, trace: "Trace", row: "ExchangeRow", *, is_full: bool) -> None:
+    def __init__(self, console: Console, trace: Trace, row: ExchangeRow, *, is_full: bool) -> None:
         self._console = console
         self._trace = trace
         self._row = row
@@ -51,24 +49,31 @@ class Page:
             (row.outcome or "running", outcome_style(row)),
         )
         upstream = f"{row.upstream} ({row.upstream_url})" if row.upstream else "nobody: the proxy answered"
-        started = local_time(row.started_at_us)
+        started = local_time(row.started_at)
         put(self._console, (f"{started:%Y-%m-%d %H:%M:%S.%f %Z}, from {row.client} to {upstream}", DIM))
         if row.error:
             put(self._console, (printable(row.error), BAD))
         times = {"request complete": row.request_complete_ms, "first byte": row.first_byte_ms, "done": row.duration_ms}
         put(self._console, "  ".join(f"{name} {duration(ms)}" for name, ms in times.items() if ms is not None))
         if row.masked:
-            put(self._console, (f"{row.masked} values inside the bodies are masked: [masked:...]", WARN))
+            values = "value is" if row.masked == 1 else "values are"
+            put(self._console, (f"{row.masked} {values} masked in what follows", WARN))
         for gap in self._trace.gaps(row.id):
             lost = f"{gap.lost_records} records, {gap.request_bytes} + {gap.response_bytes} body bytes"
-            put(self._console, (f"Not recorded: {lost}, at {local_time(gap.since_us):%H:%M:%S.%f}: {gap.reason}", WARN))
+            put(self._console, (f"Not recorded: {lost}, at {local_time(gap.since):%H:%M:%S.%f}: {gap.reason}", WARN))
 
     def _title(self, title: str, about: str = "") -> None:
         put(self._console, "\n", (title, BOLD), (f"  {about}" if about else "", DIM))
 
+    def _amount(self, count: int, chunks: int) -> str:
+        if not chunks:
+            return "no body" if self._row.outcome else "nothing yet"
+        unit = "message" if self._row.kind == "websocket" else "chunk"
+        return f"{count:,} bytes in {chunks:,} {unit}{'s' * (chunks != 1)}"
+
     def _request(self) -> None:
         row = self._row
-        self._title("Request", _amount(row.request_bytes, row.request_chunks, row.kind))
+        self._title("Request", self._amount(row.request_bytes, row.request_chunks))
         received = _pairs(row.request_headers)
         forwarded = _pairs(row.forwarded_headers) if row.forwarded_headers is not None else None
         version = f" HTTP/{row.http_version}" if row.http_version else ""
@@ -82,7 +87,7 @@ class Page:
         row = self._row
         if row.status is None:
             return
-        self._title("Response", _amount(row.response_bytes, row.response_chunks, row.kind))
+        self._title("Response", self._amount(row.response_bytes, row.response_chunks))
         for status, fields in json.loads(row.interim_heads or "[]"):
             self._put_lines(" ", [str(status), *_lines(fields)])
         sent = _pairs(row.sent_headers)
@@ -101,7 +106,7 @@ class Page:
                 self._put_lines("-", old[a:b])
                 self._put_lines("+", new[c:d])
         if old != new:
-            put(self._console, (f"  (- only as received, + only as {passed_on})", DIM))
+            put(self._console, (f"  (- as received, + as {passed_on})", DIM))
 
     def _put_lines(self, mark: str, lines: list[str]) -> None:
         style = {"-": BAD, "+": GOOD}.get(mark, NAME)
@@ -131,8 +136,11 @@ class Page:
         text = Text(body.text)
         if body.is_json and self._console.is_terminal:
             JSONHighlighter().highlight(text)
-        for line in text.split("\n"):
-            self._console.print(Text("  ").append_text(line))
+        if self._console.is_terminal:
+            self._console.print(Padding(text, (0, 0, 0, 2)), soft_wrap=False)
+        else:
+            for line in text.split("\n", allow_blank=True):
+                self._console.print(Text("  ").append_text(line))
         for note in body.notes:
             put(self._console, (f"  ({note})", DIM))
 
@@ -143,8 +151,3 @@ def _pairs(fields: str | None) -> Pairs:
 
 def _lines(fields: Pairs) -> list[str]:
     return [f"{name}: {value}" for name, value in fields]
-
-
-def _amount(count: int, chunks: int, kind: str) -> str:
-    unit = "message" if kind == "websocket" else "chunk"
-    return f"{count:,} bytes in {chunks:,} {unit}{'s' * (chunks != 1)}" if count else "no body"

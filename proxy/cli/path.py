@@ -7,6 +7,8 @@ from pathlib import Path
 import click
 
 from proxy.cli.options import read_config, with_trace
+from proxy.config import find_config_file
+from proxy.record.journal import journal_folder
 
 
 @click.command()
@@ -22,9 +24,6 @@ def path(as_json: bool, trace: str | None, config: Path | None) -> None:
 
     --json adds its journal, the key of its digests, its size, and the configuration file that is looked for.
     """  # noqa: D301 - \b is click's mark
-    from proxy.config import find_config_file  # noqa: PLC0415 - see read_config
-    from proxy.record.journal import journal_folder  # noqa: PLC0415
-
     file = read_config(config, trace=trace).trace_path
     if not as_json:
         click.echo(file)

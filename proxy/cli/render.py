@@ -2,7 +2,7 @@
 
 import re
 import sys
-from datetime import UTC, datetime
+from datetime import datetime
 
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console
@@ -79,6 +79,6 @@ def duration(ms: float | None) -> str:
     return f"{minutes // 60}h{minutes % 60:02}m"
 
 
-def local_time(at_us: int) -> datetime:
-    """Microseconds since 1970 UTC as a time of this place."""
-    return datetime.fromtimestamp(at_us / 1e6, tz=UTC).astimezone()
+def local_time(at: str) -> datetime:
+    """A time of the trace (ISO 8601, UTC) as one of this place."""
+    return datetime.fromisoformat(at).astimezone()

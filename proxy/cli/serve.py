@@ -3,16 +3,12 @@
 import logging
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from proxy import __version__
+from proxy import __version__, service
 from proxy.cli.options import read_config, with_trace
-
-if TYPE_CHECKING:
-    from proxy.config import Config
-    from proxy.service import Ready
+from proxy.config import Config
 
 
 @click.command()
@@ -35,8 +31,6 @@ def serve(*, listen: str | None, upstream: str | None, web: str | None, trace: s
     """  # noqa: D301 - \b is click's mark
     settings = read_config(config, listen=listen, upstream=upstream, web=web, trace=trace)
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s")
-    from proxy import service  # noqa: PLC0415 - not for --help
-
     service.serve(settings, on_ready=lambda ready: click.echo(greeting(settings, ready)))
 
 
@@ -52,7 +46,7 @@ def client_url(listen: str, listening: str) -> str:
     return f"http://{'localhost' if host in _EVERYWHERE else host}:{port}"
 
 
-def greeting(config: "Config", ready: "Ready") -> str:
+def greeting(config: Config, ready: service.Ready) -> str:
     """What is printed when everything is up."""
     url = client_url(config.listen, ready.listen[0])
     lines = [f"proxy-log {__version__} forwards and records; Ctrl-C ends it.", ""]

@@ -3,17 +3,16 @@
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from proxy.cli.json_objects import whole_object
 from proxy.cli.options import open_trace, read_config, with_trace
+from proxy.cli.page import Page
+from proxy.cli.render import make_console
 from proxy.errors import ProxyLogError
 from proxy.exchange import Side
-
-if TYPE_CHECKING:
-    from proxy.store.trace import ExchangeRow, Trace
+from proxy.store.trace import ExchangeRow, Trace
 
 _SIDES = {"request": Side.CLIENT, "response": Side.UPSTREAM}
 
@@ -64,13 +63,10 @@ def show(
         elif as_json:
             click.echo(json.dumps(whole_object(opened, row, with_chunks=chunks is not False)))
         else:
-            from proxy.cli.page import Page  # noqa: PLC0415 - rich is slow to import
-            from proxy.cli.render import make_console  # noqa: PLC0415
-
             Page(make_console(), opened, row, is_full=full).print(with_chunks=chunks)
 
 
-def find(trace: "Trace", number: int) -> "ExchangeRow":
+def find(trace: Trace, number: int) -> ExchangeRow:
     """The exchange of an id; -1 is the newest, -2 the one before.
 
     Raises:
@@ -88,7 +84,7 @@ def find(trace: "Trace", number: int) -> "ExchangeRow":
     return row
 
 
-def _write_raw(trace: "Trace", row: "ExchangeRow", side: Side) -> None:
+def _write_raw(trace: Trace, row: ExchangeRow, side: Side) -> None:
     if row.outcome is None:
         click.echo("Note: the exchange is still running; this is what there is so far.", err=True)
     if row.masked:

@@ -4,16 +4,15 @@ import json
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from proxy.cli.json_objects import exchange_object
+from proxy.cli.live import Follower, Screen
 from proxy.cli.options import open_trace, read_config, with_trace
+from proxy.cli.render import make_console
 from proxy.errors import TraceError, TraceTooNewError
-
-if TYPE_CHECKING:
-    from proxy.store.trace import ExchangeRow, GapRow
+from proxy.store.trace import ExchangeRow, GapRow
 
 
 @click.command()
@@ -33,27 +32,33 @@ def tail(*, count: int, follow: bool, text: bool, as_json: bool, trace: str | No
     The columns: id, local time, client, method, path, status, model (as the request names it), bytes in and out, time
     to the first byte of the response, whole duration, and how it ended. completed is the good end; client_gone means
     that the client left early, as many do on purpose; upstream_... that the server could not be reached or broke off.
-    "gaps" marks exchanges of which something could not be recorded. Everything about one of them: proxy-log show ID.
+    "gap" marks exchanges of which something could not be recorded. Everything about one of them: proxy-log show ID.
     """  # noqa: D301 - \b is click's mark
     file = read_config(config, trace=trace).trace_path
-    from proxy.cli.live import Follower, Screen  # noqa: PLC0415 - rich is slow to import
-    from proxy.cli.render import make_console  # noqa: PLC0415
-
-    console = make_console()
-    view = JsonLines(only_ended=follow) if as_json else Screen(console, with_text=text)
+    view = JsonLines(only_ended=follow) if as_json else Screen(make_console(), with_text=text)
     try:
         if follow:
             _wait_for(file)
         with open_trace(file) as opened:
             last = opened.latest(count)
-            if isinstance(view, Screen) and console.is_terminal and (last or follow):
-                console.print(view.layout.head())
-            for row in last:
-                view.show(row)
+            if isinstance(view, Screen):
+                view.head(last)
+            for row in _with_gaps(last, opened.gaps()):
+                if isinstance(row, GapRow):
+                    view.warn(row)
+                else:
+                    view.show(row)
             if follow:
                 Follower(opened, view, last or opened.latest(1)).run()
     except KeyboardInterrupt:
-        click.echo()  # the ordinary end of -f: leave the prompt a line of its own
+        click.echo(err=True)  # the ordinary end of -f: the prompt gets a line of its own
+
+
+def _with_gaps(rows: list[ExchangeRow], gaps: list[GapRow]) -> list[ExchangeRow | GapRow]:
+    """The exchanges, and between them by time what is missing of nobody knows which."""
+    since = rows[0].started_at if rows else ""
+    missing = [gap for gap in gaps if gap.exchange_id is None and gap.since >= since]
+    return sorted([*rows, *missing], key=lambda row: row.since if isinstance(row, GapRow) else row.started_at)
 
 
 def _wait_for(file: Path) -> None:
@@ -80,7 +85,7 @@ class JsonLines:
     def __init__(self, *, only_ended: bool) -> None:
         self._only_ended = only_ended
 
-    def show(self, row: "ExchangeRow") -> None:
+    def show(self, row: ExchangeRow) -> None:
         """Print the exchange."""
         if row.outcome is not None or not self._only_ended:
             click.echo(json.dumps(exchange_object(row)))
@@ -88,6 +93,6 @@ class JsonLines:
     def write(self, exchange: int, text: str) -> None:
         """Nothing: the text is part of the response, which is not listed here."""
 
-    def warn(self, gap: "GapRow") -> None:
+    def warn(self, gap: GapRow) -> None:
         """Print the gap as `{"gap": …}`."""
         click.echo(json.dumps({"gap": asdict(gap)}))

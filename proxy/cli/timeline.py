@@ -2,22 +2,66 @@
 
 import heapq
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 from rich.style import Style
 from rich.text import Text
 
 from proxy.cli.json_objects import chunk_kind
-from proxy.cli.render import DIM, GOOD, NAME, WARN, duration, printable, size
+from proxy.cli.render import BOLD, DIM, GOOD, NAME, WARN, duration, printable, size
 from proxy.exchange import Side
-
-if TYPE_CHECKING:
-    from proxy.store.trace import ChunkRow, ExchangeRow, Trace
+from proxy.read.stream_text import StreamText
+from proxy.store.trace import ChunkRow, ExchangeRow, Trace
 
 FIRST, LAST = 24, 8
 """So many chunks of a long exchange are shown unless all are asked for."""
 PREVIEW_BYTES = 400
+LONG_PAUSE_US = 1_000_000
 _SIDE_STYLES = {Side.CLIENT: NAME, Side.UPSTREAM: GOOD}
+
+
+class _Seen(NamedTuple):
+    """A chunk and what one sees of it."""
+
+    chunk: ChunkRow
+    data: bytes
+    """How its bytes begin; empty where they are not known."""
+    text: str
+    """What it adds to a streamed text."""
+    since_us: int
+    """Since the chunk before."""
+
+
+def timeline(trace: Trace, row: ExchangeRow, width: int, *, is_whole: bool) -> Iterator[Text]:
+    """A line per chunk: time, time since the one before, side, bytes, and how it begins."""
+    skipped = 0 if is_whole else row.request_chunks + row.response_chunks - FIRST - LAST
+    yield Text(f"{'time':>8} {'+':>8}  from     bytes", style=DIM)
+    for number, seen in enumerate(_seen(trace, row)):
+        if skipped > 1 and FIRST <= number < FIRST + skipped:
+            if number == FIRST:
+                yield Text(f"{'':20}{skipped:,} chunks more; --chunks lists them all", style=DIM)
+            continue
+        line = _line(seen, is_first=number == 0)
+        line.truncate(max(width - 1, 50), overflow="ellipsis")
+        yield line
+
+
+def _seen(trace: Trace, row: ExchangeRow) -> Iterator[_Seen]:
+    # Where values were masked the sizes are no longer those of the body.
+    bodies = {} if row.masked else {side: _BodyCursor(trace.body(row.id, side)) for side in Side}
+    texts = {side: StreamText() for side in Side}
+    # Not `Trace.chunks` of both sides, which reads them all before it gives the first.
+    sides = (trace.chunks(row.id, side) for side in Side)
+    before_us = 0
+    for chunk in heapq.merge(*sides, key=lambda chunk: (chunk.at_us, chunk.side)):
+        text = ""
+        if chunk.data is not None:
+            data = chunk.data
+            text = texts[chunk.side].feed(data) if chunk.opcode is None else ""
+        else:
+            data = bodies[chunk.side].take(chunk.bytes) if chunk.side in bodies else b""
+        yield _Seen(chunk, data, text, chunk.at_us - before_us)
+        before_us = chunk.at_us
 
 
 class _BodyCursor:
@@ -30,65 +74,36 @@ class _BodyCursor:
     def take(self, count: int) -> bytes:
         preview = bytearray()
         while count:
+            self._rest = self._rest or memoryview(next(self._parts, b""))
             if not self._rest:
-                self._rest = memoryview(next(self._parts, b""))
-                if not self._rest:
-                    break
-            taken = self._rest[:count]
-            self._rest = self._rest[count:]
+                break
+            taken, self._rest = self._rest[:count], self._rest[count:]
             count -= len(taken)
             preview += taken[: PREVIEW_BYTES - len(preview)]
         return bytes(preview)
 
 
-def chunks_in_order(trace: "Trace", exchange: int) -> "Iterator[ChunkRow]":
-    """The chunks of both sides by time."""
-    sides = (trace.chunks(exchange, side) for side in Side)
-    return heapq.merge(*sides, key=lambda chunk: (chunk.at_us, chunk.side))
+def _line(seen: _Seen, *, is_first: bool) -> Text:
+    chunk = seen.chunk
+    line = Text(f"{_time(chunk.at_us):>8} ")
+    since = "" if is_first else "+" + _time(seen.since_us)
+    line.append(f"{since:>8}  ", WARN if seen.since_us >= LONG_PAUSE_US else DIM)
+    line.append(f"{chunk.side.label:8}", _SIDE_STYLES[chunk.side]).append(f" {size(chunk.bytes):>5}  ")
+    if chunk.opcode and chunk.opcode != 1:
+        line.append(f"{chunk_kind(chunk)} ", DIM)
+    if seen.text:
+        line.append(f"{printable(seen.text, is_one_line=True)!r} ", BOLD)
+    return line.append(_preview(chunk, seen.data), DIM if seen.text else Style())
 
 
-def timeline(trace: "Trace", row: "ExchangeRow", width: int, *, is_whole: bool) -> Iterator[Text]:
-    """A line per chunk: time, time since the one before, side, bytes, and how it begins."""
-    total = row.request_chunks + row.response_chunks
-    skipped = 0 if is_whole else max(total - FIRST - LAST, 0)
-    # Where values were masked the sizes are no longer those of the body.
-    cursors = {} if row.masked else {side: _BodyCursor(trace.body(row.id, side)) for side in Side}
-    before_us: int | None = None
-    yield Text(f"{'time':>8} {'+':>8}  {'from':8} {'bytes':>5}", style=DIM)
-    for number, chunk in enumerate(chunks_in_order(trace, row.id)):
-        data = chunk.data
-        if data is None and chunk.side in cursors:
-            data = cursors[Side(chunk.side)].take(chunk.bytes)
-        if number == FIRST and skipped > 1:
-            yield Text(f"{'':8} {'':8}  \u2026 {skipped} chunks more; --chunks shows them all", style=DIM)
-        if not FIRST <= number < FIRST + skipped or skipped == 1:
-            yield _line(chunk, data, before_us, width)
-        before_us = chunk.at_us
+def _time(us: int) -> str:
+    return f"{us / 1000:.1f}ms" if us < 1_000_000 else duration(us / 1000)
 
 
-def _line(chunk: "ChunkRow", data: bytes | None, before_us: int | None, width: int) -> Text:
-    side = Side(chunk.side)
-    since = "" if before_us is None else "+" + duration((chunk.at_us - before_us) / 1000)
-    line = Text.assemble(
-        f"{duration(chunk.at_us / 1000):>8} ",
-        (f"{since:>8}", WARN if since.endswith(("s", "m")) and not since.endswith("ms") else DIM),
-        "  ",
-        (f"{side.label:8}", _SIDE_STYLES[side]),
-        f" {size(chunk.bytes):>5}  ",
-        (f"{chunk_kind(chunk)} " if chunk.opcode and chunk.opcode != 1 else "", DIM),
-        (_preview(chunk, data), Style()),
-    )
-    line.truncate(max(width - 1, 50), overflow="ellipsis")
-    return line
-
-
-def _preview(chunk: "ChunkRow", data: bytes | None) -> str:
-    if data is None:
-        return ""
+def _preview(chunk: ChunkRow, data: bytes) -> str:
     if chunk.opcode == 8 and len(data) >= 2:
         return f"{int.from_bytes(data[:2], 'big')} {printable(data[2:].decode(errors='replace'), is_one_line=True)}"
-    data = data[:PREVIEW_BYTES]
-    text = data.decode(errors="replace")
+    text = data[:PREVIEW_BYTES].decode(errors="replace")
     if text.count("\ufffd") > 4:
         return data[:32].hex(" ")
     return printable(text, is_one_line=True)

@@ -18,7 +18,7 @@ from rich.text import Text
 from proxy.cli.line import Layout
 from proxy.cli.options import open_trace
 from proxy.cli.render import BOLD, DIM, NAME, WARN, printable, put
-from proxy.demo.tour import CHAT_PATH, REQUESTS, Request, ask
+from proxy.demo.tour import CHAT_PATH, REQUESTS, Answer, Request, ask
 from proxy.errors import ProxyLogError, TraceError
 
 if TYPE_CHECKING:
@@ -30,7 +30,9 @@ _IN_TRACE_WAIT_S = 10.0
 class Tour:
     """The tour through one running proxy."""
 
-    def __init__(self, console: Console, *, url: str, model: str, trace: Path, stopped: threading.Event) -> None:
+    def __init__(
+        self, console: Console, *, url: str, model: str, trace: Path, is_once: bool, stopped: threading.Event
+    ) -> None:
         """Nothing is sent yet.
 
         Args:
@@ -38,6 +40,7 @@ class Tour:
             url: the proxy's.
             model: as `/v1/models` names it.
             trace: the file that the proxy records into.
+            is_once: the proxy ends with the tour, so that nothing can be sent to it afterwards.
             stopped: nothing more will come.
         """
         self._console = console
@@ -45,6 +48,7 @@ class Tour:
         self._url = url
         self._model = model
         self._trace = trace
+        self._is_once = is_once
         self._stopped = stopped
 
     def make(self) -> None:
@@ -65,12 +69,7 @@ class Tour:
         self._wrapping.print()
         self._wrapping.print(_said(f"{number}", "you", Text(question, BOLD)))
         try:
-            with Live(console=self._wrapping, refresh_per_second=25) as live:
-
-                def show(text: str) -> None:
-                    live.update(_said("", "model", Text(printable(text))))
-
-                answer = ask(self._url, request.body(self._model), show)
+            answer = self._show_answer(request.body(self._model))
         except (OSError, http.client.HTTPException) as error:
             raise ProxyLogError(
                 f"{self._url}: the demo's request broke off: {error or type(error).__name__}"
@@ -80,6 +79,15 @@ class Tour:
         elif answer.output_tokens and answer.tokens_per_second:
             speed = f"{answer.output_tokens} tokens, {answer.tokens_per_second:.0f} a second as llama.cpp reports it"
             self._wrapping.print(_said("", "", Text(speed, DIM)))
+
+    def _show_answer(self, body: dict[str, object]) -> Answer:
+        """Send a request; on a terminal its answer is shown as it grows."""
+        if self._console.is_terminal:
+            with Live(console=self._wrapping, refresh_per_second=25) as live:
+                return ask(self._url, body, lambda text: live.update(_said("", "model", Text(printable(text)))))
+        answer = ask(self._url, body, lambda text: None)
+        self._wrapping.print(_said("", "model", Text(printable(answer.text))))
+        return answer
 
     def _recorded(self, started_at_us: int) -> "list[ExchangeRow]":
         """What came through the proxy since then, once as much has ended as the tour sent."""
@@ -109,12 +117,14 @@ class Tour:
             put(self._console, ("\n  " + chunks, DIM))
 
     def _show_next(self, exchange: int) -> None:
-        put(self._console, ("\nTry next, in another terminal", BOLD))
-        for what, command in commands(self._url, self._model, self._trace, exchange).items():
+        put(self._console, ("\nTry next" + ("" if self._is_once else ", in another terminal"), BOLD))
+        hints = reading_commands(self._trace, exchange)
+        if not self._is_once:
+            hints = {**live_commands(self._url, self._model, self._trace), **hints}
+            hints["Point an app at it: base URL, OpenAI-compatible, any API key"] = f"{self._url}/v1"
+        for what, command in hints.items():
             put(self._console, (f"\n  {what}", DIM))
             put(self._console, ("  " + command.replace("\n", "\n  "), NAME))
-        put(self._console, ("\n  Point an app at it: base URL, OpenAI-compatible, any API key", DIM))
-        put(self._console, (f"  {self._url}/v1", NAME))
 
 
 def _said(number: str, who: str, text: Text) -> Table:
@@ -126,22 +136,27 @@ def _said(number: str, who: str, text: Text) -> Table:
     return table
 
 
-def commands(url: str, model: str, trace: Path, exchange: int) -> dict[str, str]:
-    """Commands for a POSIX shell that work on this trace, by what they are for."""
+def live_commands(url: str, model: str, trace: Path) -> dict[str, str]:
+    """Commands for a POSIX shell that work while the demo runs, by what they are for."""
     body = {"model": model, "stream": True, "messages": [{"role": "user", "content": "Say hello in French."}]}
     data = json.dumps(body).replace(' "messages"', '\n       "messages"')
-    chunks = f"select at_ms, text from chunks where exchange_id = {exchange} and side = 'upstream' limit 5"
-    file = shlex.quote(str(trace))
-    proxy_log = _program("proxy-log", "proxy")
-    sqlite = "sqlite3" if shutil.which("sqlite3") else _program("sqlite-utils", "sqlite_utils")
     return {
         "Talk to the model": (
             f"curl -N {shlex.quote(url + CHAT_PATH)} \\\n"
             f"  -H 'Content-Type: application/json' \\\n  -d {shlex.quote(data)}"
         ),
-        "Watch requests as they come": f"{proxy_log} tail -f --trace {file}",
-        "See one whole": f"{proxy_log} show {exchange} --trace {file}",
-        "Ask with SQL: how the streamed answer arrived": f'{sqlite} {file} \\\n  "{chunks}"',
+        "Watch requests as they come": f"{_program('proxy-log', 'proxy')} tail -f --trace {shlex.quote(str(trace))}",
+    }
+
+
+def reading_commands(trace: Path, exchange: int) -> dict[str, str]:
+    """Commands for a POSIX shell that work on this trace at any time, by what they are for."""
+    sql = f"select at_ms, text from chunks\n   where exchange_id = {exchange} and side = 'upstream' limit 5"
+    file = shlex.quote(str(trace))
+    sqlite = "sqlite3" if shutil.which("sqlite3") else _program("sqlite-utils", "sqlite_utils")
+    return {
+        "See one whole": f"{_program('proxy-log', 'proxy')} show {exchange} --trace {file}",
+        "Ask with SQL: how the streamed answer arrived": f'{sqlite} {file} \\\n  "{sql}"',
     }
 
 

@@ -32,8 +32,8 @@ class Cors:
         return (
             self.is_enabled
             and head.method == b"OPTIONS"
-            and bool(head.values(b"origin"))
-            and bool(head.values(b"access-control-request-method"))
+            and bool(head.values.get(b"origin", []))
+            and bool(head.values.get(b"access-control-request-method", []))
         )
 
     def preflight_lines(self, head: RequestHead) -> bytes | None:
@@ -41,21 +41,21 @@ class Cors:
         lines = self.response_lines(head)
         if lines is None or self._allowed_origin(head) is None:
             return None
-        lines += b"Access-Control-Allow-Methods: %b\r\n" % head.values(b"access-control-request-method")[0]
-        asked = b", ".join(head.values(b"access-control-request-headers"))
+        lines += b"Access-Control-Allow-Methods: %b\r\n" % head.values.get(b"access-control-request-method", [])[0]
+        asked = b", ".join(head.values.get(b"access-control-request-headers", []))
         if asked:
             lines += b"Access-Control-Allow-Headers: %b\r\n" % asked
-        if b"true" in head.values(b"access-control-request-private-network"):
+        if b"true" in head.values.get(b"access-control-request-private-network", []):
             lines += b"Access-Control-Allow-Private-Network: true\r\n"
         return lines + b"Access-Control-Max-Age: %d\r\n" % self._max_age_s
 
     def allows_upgrade(self, head: RequestHead) -> bool:
         """Whether a WebSocket may be opened from the request's origin; programs send none and may."""
-        origins = head.values(b"origin")
+        origins = head.values.get(b"origin", [])
         return not self.is_enabled or self._allows_all or not origins or origins[0] in self._origins
 
     def _allowed_origin(self, head: RequestHead | None) -> bytes | None:
         if self._allows_all:
             return b"*"
-        origins = head.values(b"origin") if head else []
+        origins = head.values.get(b"origin", []) if head else []
         return origins[0] if origins and origins[0] in self._origins else None

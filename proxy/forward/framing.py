@@ -18,20 +18,20 @@ from typing import Protocol
 from httptools import HttpParserError, HttpRequestParser
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-_REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") ([^\x00-\x20\x7f]+) HTTP/(\d\.\d)\r\n")
-_STATUS_LINE = re.compile(rb"HTTP/(1\.[01]) (\d{3})(?: ([\t\x20-\x7e\x80-\xff]*))?\r\n")
-_FIELD_LINES = re.compile(rb"(?:" + _TOKEN + rb":[\t\x20-\x7e\x80-\xff]*\r\n)*")
+_FIELD_LINES = rb"(?:" + _TOKEN + rb"+:[\t\x20-\x7e\x80-\xff]*+\r\n)*+"
+_REQUEST_LINE = rb"(" + _TOKEN + rb") ([^\x00-\x20\x7f]+) HTTP/(\d\.\d)\r\n"
+_STATUS_LINE = rb"HTTP/(1\.[01]) (\d{3})(?: [\t\x20-\x7e\x80-\xff]*)?\r\n"
+_REQUEST_HEAD = re.compile(_REQUEST_LINE + _FIELD_LINES)
+_RESPONSE_HEAD = re.compile(_STATUS_LINE + _FIELD_LINES)
 _BARE_LF = re.compile(rb"(?<!\r)\n")
-_CONNECTION_FIELDS = re.compile(
+_ACTED_ON = re.compile(
     rb"(?i)\r\n(connection|keep-alive|proxy-connection|te|upgrade|http2-settings|transfer-encoding|content-length"
-    rb"|host|origin|access-control-[a-z-]+):[ \t]*([^\r]*?)[ \t]*(?=\r\n)"
+    rb"|host|origin|access-control-[a-z-]+)(:[ \t]*)([^\r]*)"
 )
 _DIGITS = re.compile(rb"[0-9]{1,18}")
 _EMPTY_LINE = b"\r\n\r\n"
 _MAX_TRAILERS = 256
-
-Field = tuple[bytes, bytes, int, int]
-"""A field the proxy acts on: (name in lower case, value, start of its line in the raw head, end of its line)."""
+_NONE: list[bytes] = []
 
 
 class FramingError(ValueError):
@@ -46,32 +46,27 @@ class FramingError(ValueError):
 
 
 class Head:
-    """A message's head: its raw lines, and the few fields a proxy must act on."""
+    """A message's head: its raw lines, and the few fields a proxy acts on."""
 
-    __slots__ = ("_values", "fields", "raw")
+    __slots__ = ("connection", "parts", "raw", "values")
 
-    def __init__(self, raw: bytes, start_line_end: int) -> None:
+    def __init__(self, raw: bytes) -> None:
+        """`raw` was found to be well-formed."""
         self.raw = raw
         """Start line and field lines, each with CRLF; the empty line is left out."""
-        if not _FIELD_LINES.fullmatch(raw, start_line_end):
-            raise FramingError(_bad_line(raw, start_line_end))
-        self.fields: list[Field] = [
-            (match[1].lower(), match[2], match.start() + 2, match.end() + 2)
-            for match in _CONNECTION_FIELDS.finditer(raw)
-        ]
-        self._values: dict[bytes, list[bytes]] = {}
-        for name, value, _, _ in self.fields:
-            self._values.setdefault(name, []).append(value)
-
-    def values(self, name: bytes) -> list[bytes]:
-        """The values of each line of a field, in order; only of fields a proxy acts on."""
-        return self._values.get(name, [])
+        self.parts = _ACTED_ON.split(raw)
+        """The head cut around the fields acted on: other lines, then name, colon, value, other lines, and so on."""
+        self.values: dict[bytes, list[bytes]] = {}
+        """Of the fields acted on: name in lower case to the value of each line, in order."""
+        for index in range(1, len(self.parts), 4):
+            value = self.parts[index + 2].rstrip(b" \t")
+            self.values.setdefault(self.parts[index].lower(), []).append(value)
+        self.connection = self.tokens(b"connection") if b"connection" in self.values else _NONE
+        """The members of `Connection`, in lower case."""
 
     def tokens(self, name: bytes) -> list[bytes]:
         """The comma-separated members of a list field, in lower case."""
-        if name not in self._values:
-            return []
-        return [token.strip().lower() for value in self._values[name] for token in value.split(b",") if token.strip()]
+        return [token.strip().lower() for value in self.values.get(name, _NONE) for token in value.split(b",") if token.strip()]
 
     def content_length(self) -> int | None:
         """What Content-Length says; None without one.
@@ -79,8 +74,8 @@ class Head:
         Raises:
             FramingError: it is repeated or not a number.
         """
-        values = self.values(b"content-length")
-        if not values:
+        values = self.values.get(b"content-length")
+        if values is None:
             return None
         if len(values) > 1:
             raise FramingError("Content-Length is repeated")
@@ -95,14 +90,15 @@ class RequestHead(Head):
     __slots__ = ("method", "target", "version")
 
     def __init__(self, raw: bytes) -> None:
-        match = _REQUEST_LINE.match(raw)
+        """Raises `FramingError` where `raw` is not as it must be."""
+        match = _REQUEST_HEAD.fullmatch(raw)
         if not match:
-            raise FramingError(f"not a request line of HTTP: {raw[:80].splitlines()[0] if raw else raw!r}")
-        super().__init__(raw, match.end())
+            raise FramingError(_what_is_wrong(raw, _REQUEST_LINE))
+        super().__init__(raw)
         self.method, self.target, self.version = match.groups()
         if self.version not in (b"1.1", b"1.0"):
             raise FramingError(f"HTTP version {self.version.decode()} is not spoken here", 505)
-        if self.version == b"1.1" and len(self.values(b"host")) != 1:
+        if len(self.values.get(b"host", ())) != 1 and (self.version == b"1.1" or b"host" in self.values):
             raise FramingError("a request of HTTP/1.1 has exactly one Host")
 
     def body(self) -> "BodyFraming":
@@ -111,42 +107,39 @@ class RequestHead(Head):
         Raises:
             FramingError: the fields contradict each other.
         """
-        codings = self.tokens(b"transfer-encoding")
         length = self.content_length()
-        if codings:
+        if b"transfer-encoding" in self.values:
+            codings = self.tokens(b"transfer-encoding")
             if length is not None:
                 raise FramingError("both Transfer-Encoding and Content-Length")
             if self.version == b"1.0":
                 raise FramingError("Transfer-Encoding in HTTP/1.0")
-            if codings[-1] != b"chunked" or codings.count(b"chunked") > 1:
+            if codings[-1:] != [b"chunked"] or codings.count(b"chunked") > 1:
                 raise FramingError("Transfer-Encoding does not end in chunked")
             return ChunkedBody()
-        if self.values(b"transfer-encoding"):
-            raise FramingError("Transfer-Encoding is empty")
         return LengthBody(length or 0)
 
 
 class ResponseHead(Head):
     """A response's head."""
 
-    __slots__ = ("reason", "status", "version")
+    __slots__ = ("status", "version")
 
     def __init__(self, raw: bytes) -> None:
-        match = _STATUS_LINE.match(raw)
+        """Raises `FramingError` where `raw` is not as it must be."""
+        match = _RESPONSE_HEAD.fullmatch(raw)
         if not match:
-            raise FramingError(f"not a status line of HTTP: {raw[:80].splitlines()[0] if raw else raw!r}")
-        super().__init__(raw, match.end())
+            raise FramingError(_what_is_wrong(raw, _STATUS_LINE))
+        super().__init__(raw)
         self.version = match[1]
         self.status = int(match[2])
-        self.reason = match[3]
 
     def body(self, request_method: bytes) -> "BodyFraming":
         """How the response's body is framed (RFC 9112, section 6.3)."""
         if request_method == b"HEAD" or self.status in (204, 304) or self.status < 200:
             return LengthBody(0)
-        codings = self.tokens(b"transfer-encoding")
-        if codings:
-            return ChunkedBody() if codings[-1] == b"chunked" else UntilCloseBody()
+        if b"transfer-encoding" in self.values:
+            return ChunkedBody() if self.tokens(b"transfer-encoding")[-1:] == [b"chunked"] else UntilCloseBody()
         length = self.content_length()
         return UntilCloseBody() if length is None else LengthBody(length)
 
@@ -166,9 +159,12 @@ def split_head(buffer: bytes, searched: int, limit: int) -> tuple[bytes, int] | 
     return None
 
 
-def _bad_line(raw: bytes, start: int) -> str:
-    good = _FIELD_LINES.match(raw, start)
-    line = raw[good.end() if good else start :].split(b"\r\n", 1)[0]
+def _what_is_wrong(raw: bytes, start_line: bytes) -> str:
+    start = re.match(start_line, raw)
+    if not start:
+        return f"not a start line of HTTP: {raw[:80].split(_EMPTY_LINE[:2])[0]!r}"
+    good = re.compile(_FIELD_LINES).match(raw, start.end())
+    line = raw[good.end() if good else start.end() :].split(b"\r\n", 1)[0]
     # The name alone: what follows may be a secret, and errors are logged.
     return f"not a header line of HTTP: {line.split(b':', 1)[0][:40]!r}"
 

@@ -6,12 +6,13 @@ upstream's work, an upstream that breaks in the middle of a body breaks the clie
 """
 
 import asyncio
-import contextlib
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 from proxy.clock import monotonic_ns
-from proxy.exchange import Outcome, Side
+from proxy.exchange import Outcome
 from proxy.forward import answers
 from proxy.forward.cors import Cors
 from proxy.forward.framing import (
@@ -24,12 +25,15 @@ from proxy.forward.framing import (
     split_head,
 )
 from proxy.forward.headers import forwarded_request, is_websocket_upgrade, sent_response, wants_close
+from proxy.forward.refusals import Refusal, local_target, own_answer
 from proxy.forward.upstream import Upstream, UpstreamLink, Upstreams
-from proxy.record.journal import Close, Kind, Open, Response
+from proxy.record.journal import CLIENT_DATA, UPSTREAM_DATA, Close, Kind, Open, Response
 from proxy.record.recorder import Recorder, Recording
 
 _LEAVING_S = 0.05
 """After a client left, what the upstream had already sent is still recorded for so long."""
+_PACE_S = 0.005
+_TIMEOUT = re.compile(rb"(?i)timeout=(\d{1,9})")
 _SAFE_TO_REPEAT = frozenset((b"GET", b"HEAD", b"OPTIONS"))
 
 
@@ -74,6 +78,29 @@ class Client(Protocol):
 class Exchange:
     """One request and its response. It ends exactly once, with an `Outcome`."""
 
+    # What most exchanges never change stands here, not in __init__: it is made for every request.
+    is_tunnel = False
+    _upstream: Upstream | None = None
+    _link: UpstreamLink | None = None
+    _connecting: asyncio.Task[None] | None = None
+    _leaving: asyncio.TimerHandle | None = None
+    _gone = ("", 0)  # why the client left, and when
+    _forwarded = b""
+    _unsent = b""  # request bytes read while there is no link
+    _response: ResponseHead | None = None
+    _response_body: BodyFraming | None = None
+    _response_head = b""  # an unfinished one
+    _is_upgrade = False
+    _is_unchunked = False
+    _is_waiting_for_client = False
+    _is_client_slow = False
+    _has_sent = False
+    _is_over = False
+    _request_complete_ns = 0
+    _first_byte_ns = 0
+    _client_bytes = 0
+    _upstream_bytes = 0
+
     def __init__(self, forwarding: Forwarding, client: Client, head: RequestHead, started_ns: int) -> None:
         """Raises `FramingError` where the request's body cannot be framed; then nothing was recorded yet."""
         self._forwarding = forwarding
@@ -81,69 +108,57 @@ class Exchange:
         self._head = head
         self._started_ns = started_ns
         self.request_body = head.body()
-        self.is_tunnel = False
-        self._recording: Recording | None = None
-        self._upstream: Upstream | None = None
-        self._link: UpstreamLink | None = None
-        self._connecting: asyncio.Task[None] | None = None
-        self._leaving: asyncio.TimerHandle | None = None
-        self._forwarded = b""
-        self._unsent = b""  # request bytes read while there is no link
-        self._response: ResponseHead | None = None
-        self._response_body: BodyFraming | None = None
-        self._response_head = b""  # an unfinished one
-        self._is_upgrade = False
-        self._is_unchunked = False
         self._is_kept = not wants_close(head)
-        self._is_waiting_for_client = False
-        self._is_client_slow = False
-        self._has_sent = False
-        self._is_over = False
-        self._request_complete_ns = 0
-        self._first_byte_ns = 0
-        self._client_bytes = 0
-        self._upstream_bytes = 0
-        self._gone = ("", 0)  # why the client left, and when
+        self._recording: Recording
 
     # --- the request --------------------------------------------------------------------------------------------------
 
     def start(self, data: bytes, at_ns: int) -> int:
         """Begin with the bytes read behind the head; gives the offset in them after the request's end."""
-        head, forwarding = self._head, self._forwarding
-        target = head.target
-        if target[:1] != b"/" and target != b"*":
-            origin_form = self._origin_form(target)
-            if origin_form is None:
-                return self._refuse_target(data, at_ns)
-            target = origin_form
-        if forwarding.cors.is_preflight(head):
-            return self._answer_preflight(data, at_ns)
+        head, forwarding, client = self._head, self._forwarding, self._client
         self._is_upgrade = is_websocket_upgrade(head)
-        if self._is_upgrade and not forwarding.cors.allows_upgrade(head):
-            return self._refuse(
-                data, at_ns, 403, "forbidden_origin", "this origin may not open WebSockets; see cors.allow_origins"
-            )
-        self._upstream, target = forwarding.upstreams.route(target)
-        self._forwarded = forwarded_request(head, target, self._upstream.authority, is_upgrade=self._is_upgrade)
-        self._open(at_ns)
+        target = local_target(head, client.is_own_authority)
+        answer = (
+            target if isinstance(target, Refusal) else own_answer(head, forwarding.cors, is_upgrade=self._is_upgrade)
+        )
+        upstream = None
+        if answer is None:
+            upstream, target = forwarding.upstreams.route(target)  # type: ignore[arg-type] # no refusal
+            self._upstream = upstream
+            self._forwarded = forwarded_request(head, target, upstream.authority, is_upgrade=self._is_upgrade)
+        self._recording = forwarding.recorder.open(
+            Open(
+                client.number,
+                client.address,
+                upstream.name if upstream else "",
+                upstream.url if upstream else "",
+                head.raw,
+                self._forwarded[:-2],
+                self._is_upgrade,
+            ),
+            self._started_ns,
+        )
         taken = self.client_data(data, at_ns)
-        if not self._is_over:
-            link = self._upstream.take_idle()
-            if link is None:
-                self._connecting = asyncio.get_running_loop().create_task(self._connect(self._upstream))
-            else:
-                self._attach(link)
+        if self._is_over:
+            return taken
+        if upstream is None:
+            self._answer_by_itself(answer)
+        elif (link := upstream.take_idle()) is not None:
+            self._attach(link)
+        else:
+            self._connecting = asyncio.get_running_loop().create_task(self._connect(upstream))
         return taken
 
     def client_data(self, data: bytes, at_ns: int) -> int:
         """Bytes read from the client; gives the offset after the request's end."""
-        if self.is_tunnel:
-            self._tunnelled(Side.CLIENT, data, at_ns)
-            return len(data)
         body = self.request_body
+        if self.is_tunnel:
+            self._recording.data(CLIENT_DATA, at_ns, data)
+            self._client_bytes += len(data)
+            self._pass_to_upstream(data)
+            return len(data)
         if body.is_done:
-            if not self._request_complete_ns:
-                self._request_complete_ns = at_ns
+            self._request_complete_ns = self._request_complete_ns or at_ns
             return 0
         try:
             payload, end = body.feed(data)
@@ -152,19 +167,24 @@ class Exchange:
             return len(data)
         if payload:
             self._client_bytes += len(payload)
-            self._record().data(Side.CLIENT, at_ns, payload)
-        raw = data[:end]  # a slice of all is no copy
-        if self._link is not None:
-            self._link.transport.write(raw)
-        elif raw:
-            self._unsent += raw
-            if self._connecting is not None:
-                self._client.hold(True)  # until there is a connection to send it on
+            self._recording.data(CLIENT_DATA, at_ns, payload)
+        if end:
+            self._pass_to_upstream(data[:end])  # a slice of all is no copy
         if body.is_done:
             self._request_complete_ns = at_ns
             if isinstance(body, ChunkedBody) and body.trailers:
-                self._record().head(Kind.CLIENT_TRAILERS, at_ns, body.trailers)
+                self._recording.head(Kind.CLIENT_TRAILERS, at_ns, body.trailers)
         return end
+
+    def _pass_to_upstream(self, data: bytes) -> None:
+        if self._link is not None:
+            self._link.transport.write(data)
+            if self._forwarding.recorder.is_behind:
+                self._pace(self._client.hold)
+        else:
+            self._unsent += data
+            if self._connecting is not None:
+                self._client.hold(True)  # until there is a connection to send it on
 
     def hold_client(self, is_held: bool) -> None:
         """See `upstream.LinkUser`."""
@@ -175,21 +195,16 @@ class Exchange:
         self._is_client_slow = is_slow
         if self._is_waiting_for_client and not is_slow:
             self._end(Outcome.COMPLETED)
-        elif self._link is not None:
-            if is_slow:
-                self._link.transport.pause_reading()
-            else:
-                self._link.transport.resume_reading()
+        else:
+            self._hold_upstream(is_slow)
 
     def client_gone(self, error: Exception | None) -> None:
         """The client left: end the upstream's work at once, and record what it had already sent."""
         if self._is_over or self._leaving is not None:
             return
         self._gone = "the client closed the connection" + (f": {error}" if error else ""), monotonic_ns()
-        if self._connecting is not None:
-            self._connecting.cancel()
         link = self._link
-        if link is None or self.is_tunnel or link.is_lost:
+        if link is None or self.is_tunnel:
             self._drop_link(is_flushed=error is None)
             self._end(Outcome.CLIENT_GONE, *self._gone)
             return
@@ -203,8 +218,6 @@ class Exchange:
         """The proxy stops: break both sides off."""
         if not self._is_over:
             self._drop_link(is_flushed=False)
-            if self._connecting is not None:
-                self._connecting.cancel()
             self._client.broken(isinstance(self._response_body, UntilCloseBody))
             self._end(Outcome.PROXY_STOPPED, "proxy-log was stopped while this exchange was running")
 
@@ -221,11 +234,8 @@ class Exchange:
             self._unreachable(502, Outcome.UPSTREAM_UNREACHABLE, error.strerror or str(error))
         else:
             self._connecting = None
-            if self._is_over:
-                link.abort()
-            else:
-                self._client.hold(False)
-                self._attach(link)
+            self._client.hold(False)
+            self._attach(link)
 
     def _attach(self, link: UpstreamLink) -> None:
         self._link = link
@@ -235,34 +245,35 @@ class Exchange:
 
     def upstream_data(self, data: bytes, at_ns: int) -> None:
         """See `upstream.LinkUser`."""
-        if self.is_tunnel:
-            self._tunnelled(Side.UPSTREAM, data, at_ns)
-        elif self._response_body is not None:
+        if self._response_body is not None:
             self._carry_body(self._response_body, data, 0, at_ns, b"")
+        elif self.is_tunnel:
+            self._recording.data(UPSTREAM_DATA, at_ns, data)
+            self._upstream_bytes += len(data)
+            self._client.transport.write(data)
         else:
             self._carry_head(data, at_ns)
 
     def upstream_lost(self, error: Exception | None) -> None:
         """See `upstream.LinkUser`."""
         link, self._link = self._link, None
+        because = f": {error}" if error else ""
         if self._leaving is not None:
             self._left()
         elif self.is_tunnel:
             self._client.broken(error is not None)
-            self._end(Outcome.UPSTREAM_GONE, "the upstream closed the connection" + (f": {error}" if error else ""))
+            self._end(Outcome.UPSTREAM_GONE, f"the upstream closed the connection{because}")
         elif self._response is None:
             if link is not None and self._may_repeat(link):
                 assert self._upstream is not None
                 self._connecting = asyncio.get_running_loop().create_task(self._connect(self._upstream))
                 return
             how = "in the middle of the response's head" if self._response_head else "without an answer"
-            self._fail(502, Outcome.UPSTREAM_GONE, f"closed the connection {how}" + (f" ({error})" if error else ""))
+            self._fail(502, Outcome.UPSTREAM_GONE, f"closed the connection {how}{because}")
         elif isinstance(self._response_body, UntilCloseBody) and error is None:
-            self._response_complete(is_link_usable=False)
+            self._response_complete(self._response, is_link_usable=False)
         else:
-            self._break(
-                "the upstream closed the connection in the middle of the response" + (f": {error}" if error else "")
-            )
+            self._break(f"the upstream closed the connection in the middle of the response{because}")
 
     def _may_repeat(self, link: UpstreamLink) -> bool:
         """Whether the request may go out again: only what is safe, and only where a kept-alive connection was stale."""
@@ -275,13 +286,30 @@ class Exchange:
             and self.request_body.is_done
         )
 
+    def _hold_upstream(self, is_held: bool) -> None:
+        if self._link is not None:
+            if is_held:
+                self._link.transport.pause_reading()
+            else:
+                self._link.transport.resume_reading()
+
+    def _pace(self, hold: Callable[[bool], None]) -> None:
+        """Rest a moment, so that a flood does not outrun the journal; a journal that stands still is not waited for."""
+        hold(True)
+        asyncio.get_running_loop().call_later(_PACE_S, self._go_on, hold)
+
+    def _go_on(self, hold: Callable[[bool], None]) -> None:
+        if not self._is_over and not self._is_client_slow:
+            hold(False)
+
     # --- the response -------------------------------------------------------------------------------------------------
 
     def _carry_head(self, data: bytes, at_ns: int) -> None:
         searched = len(self._response_head)
-        if not searched:
+        if searched:
+            data = self._response_head + data
+        else:
             self._first_byte_ns = at_ns
-        data = self._response_head + data if searched else data
         while True:
             try:
                 found = split_head(data, searched, self._forwarding.max_head_bytes)
@@ -296,12 +324,12 @@ class Exchange:
                 self._fail(502, Outcome.UPSTREAM_GONE, f"sent something that is not HTTP ({error}): {data[:200]!r}")
                 return
             self._response_head = b""
+            if head.status >= 200:
+                break
             if head.status == 101 and self._is_upgrade:
                 self._become_tunnel(head, data, end, at_ns)
                 return
-            if head.status >= 200:
-                break
-            self._record().head(Kind.INTERIM, at_ns, raw)
+            self._recording.head(Kind.INTERIM, at_ns, raw)
             if self._head.version == b"1.1" and self._leaving is None:
                 self._has_sent = True
                 self._client.transport.write(data[:end])
@@ -310,63 +338,60 @@ class Exchange:
                 return
         self._response = head
         self._response_body = body
-        is_until_close = isinstance(body, UntilCloseBody)
         self._is_unchunked = self._head.version == b"1.0" and isinstance(body, ChunkedBody)
-        self._is_kept = self._is_kept and not is_until_close and self.request_body.is_done
+        self._is_kept = self._is_kept and self.request_body.is_done and not isinstance(body, UntilCloseBody)
         sent = sent_response(
             head,
             cors=self._forwarding.cors.response_lines(self._head),
             is_unchunked=self._is_unchunked,
             is_closing=not self._is_kept,
         )
-        self._record().head(Kind.RESPONSE, self._first_byte_ns, Response(raw, sent[:-2]))
+        self._recording.head(Kind.RESPONSE, self._first_byte_ns, Response(raw, sent[:-2]))
         self._carry_body(body, data, end, at_ns, sent)
 
     def _carry_body(self, body: BodyFraming, data: bytes, start: int, at_ns: int, head: bytes) -> None:
         """Pass on what was read, behind the head if that has not been sent yet."""
-        if body.is_done:
-            payload, end = b"", start
-        else:
-            try:
-                payload, end = body.feed(data, start)
-            except FramingError as error:
-                self._carry_garbage(data[start:], at_ns, head, error)
-                return
+        try:
+            payload, end = body.feed(data, start) if not body.is_done else (b"", start)
+        except FramingError as error:
+            self._carry_garbage(data[start:], at_ns, head, error)
+            return
         if payload:
             self._upstream_bytes += len(payload)
-            self._record().data(Side.UPSTREAM, at_ns, payload)
+            self._recording.data(UPSTREAM_DATA, at_ns, payload)
         if self._leaving is None:
             self._has_sent = True
             raw = payload if self._is_unchunked else data[start:end]  # a slice of all is no copy
             self._client.transport.write(head + raw if head else raw)
         if body.is_done:
             if isinstance(body, ChunkedBody) and body.trailers:
-                self._record().head(Kind.UPSTREAM_TRAILERS, at_ns, body.trailers)
-            self._response_complete(is_link_usable=end == len(data))
+                self._recording.head(Kind.UPSTREAM_TRAILERS, at_ns, body.trailers)
+            assert self._response is not None
+            self._response_complete(self._response, is_link_usable=end == len(data))
+        elif self._forwarding.recorder.is_behind:
+            self._pace(self._hold_upstream)
 
     def _carry_garbage(self, data: bytes, at_ns: int, head: bytes, error: FramingError) -> None:
         """The body's framing is broken: the client gets the same bytes, and then the same broken connection."""
         self._upstream_bytes += len(data)
-        self._record().data(Side.UPSTREAM, at_ns, data)
-        self._client.transport.write(head + data)
+        self._recording.data(UPSTREAM_DATA, at_ns, data)
+        if self._leaving is None:
+            self._client.transport.write(head + data)
         self._drop_link(is_flushed=False)
         self._break(f"the upstream's response is not framed as HTTP ({error})")
 
-    def _response_complete(self, is_link_usable: bool) -> None:
-        assert self._response is not None
-        assert self._upstream is not None
+    def _response_complete(self, response: ResponseHead, is_link_usable: bool) -> None:
         link, self._link = self._link, None
         if link is not None:
-            is_kept = (
+            if (
                 is_link_usable
                 and self._leaving is None
                 and self.request_body.is_done
-                and self._head.version == self._response.version == b"1.1"
-                and not isinstance(self._response_body, UntilCloseBody)
-                and b"close" not in self._response.tokens(b"connection")
-            )
-            if is_kept:
-                self._upstream.keep(link, _announced_s(self._response))
+                and self._head.version == response.version == b"1.1"
+                and b"close" not in response.connection
+            ):
+                assert self._upstream is not None
+                self._upstream.keep(link, _announced_s(response))
             else:
                 link.abort()
         if self._leaving is not None:
@@ -376,109 +401,57 @@ class Exchange:
         else:
             self._end(Outcome.COMPLETED)
 
-    # --- tunnels ------------------------------------------------------------------------------------------------------
-
     def _become_tunnel(self, head: ResponseHead, data: bytes, end: int, at_ns: int) -> None:
+        """Both agreed on a WebSocket: from here on bytes are passed as they come."""
         self.is_tunnel = True
         self._is_kept = False
         self._response = head
-        self._record().head(Kind.RESPONSE, self._first_byte_ns, Response(head.raw, head.raw))
+        self._recording.head(Kind.RESPONSE, self._first_byte_ns, Response(head.raw, head.raw))
         self._client.transport.write(data[:end])
         if end < len(data):
-            self._tunnelled(Side.UPSTREAM, data[end:], at_ns)
+            self.upstream_data(data[end:], at_ns)
         early = self._client.take_early()
         if early:
-            self._tunnelled(Side.CLIENT, early, at_ns)
-
-    def _tunnelled(self, side: Side, data: bytes, at_ns: int) -> None:
-        self._record().data(side, at_ns, data)
-        if side is Side.UPSTREAM:
-            self._upstream_bytes += len(data)
-            self._client.transport.write(data)
-        else:
-            self._client_bytes += len(data)
-            if self._link is not None:
-                self._link.transport.write(data)
+            self.client_data(early, at_ns)
 
     # --- what the proxy answers by itself -----------------------------------------------------------------------------
 
-    def _origin_form(self, target: bytes) -> bytes | None:
-        """The path of an absolute-form target that is meant for the proxy itself; None for any other."""
-        scheme, separator, rest = target.partition(b"://")
-        authority, slash, path = rest.partition(b"/")
-        if not separator or scheme.lower() != b"http" or self._head.method == b"CONNECT":
-            return None
-        if not self._client.is_own_authority(authority):
-            return None
-        return slash + path if slash else b"/"
-
-    def _refuse_target(self, data: bytes, at_ns: int) -> int:
-        shown = self._head.target[:100].decode("latin-1")
-        if self._head.method == b"CONNECT":
-            return self._refuse(
-                data, at_ns, 405, "invalid_request_error", f"this is no open proxy: CONNECT {shown} is refused"
-            )
-        if b"://" in self._head.target:
-            return self._refuse(
-                data, at_ns, 421, "invalid_request_error", f"this is no open proxy: requests for {shown} are refused"
-            )
-        return self._refuse(data, at_ns, 400, "invalid_request_error", f"the request target {shown} is not a path")
-
-    def _refuse(self, data: bytes, at_ns: int, status: int, kind: str, message: str) -> int:
-        """Answer without an upstream; the request's body, if it has one, is not waited for."""
-        self._open(at_ns)
-        taken = self.client_data(data, at_ns)
-        if not self._is_over:
-            lines = self._forwarding.cors.response_lines(self._head) or b""
-            self._answer(answers.error(status, kind, message, self._closing_line() + lines), Outcome.COMPLETED, message)
-        return taken
+    def _answer_by_itself(self, answer: bytes | Refusal | None) -> None:
+        """A preflight's lines, or a refusal; the rest of the request, if there is one, is not waited for."""
+        if isinstance(answer, Refusal):
+            lines = self._answer_lines()
+            self._answer(answers.error(*answer, lines), Outcome.COMPLETED, answer.message)
+        elif answer is not None:
+            self._answer(answers.answer(204, answer + self._closing_line()), Outcome.COMPLETED)
 
     def _refuse_body(self, error: FramingError, data: bytes, at_ns: int) -> None:
         """The request's body breaks its framing: 400 if nothing was answered yet, and the end of it all."""
         self._client_bytes += len(data)
-        self._record().data(Side.CLIENT, at_ns, data)
-        if self._connecting is not None:
-            self._connecting.cancel()
+        self._recording.data(CLIENT_DATA, at_ns, data)
         self._drop_link(is_flushed=False)
         message = f"the request's body is malformed: {error}"
         if self._has_sent:
             self._client.broken(False)
             self._end(Outcome.COMPLETED, message)
         else:
-            self._is_kept = False
-            lines = self._forwarding.cors.response_lines(self._head) or b""
-            lines += self._closing_line()
-            self._answer(answers.error(400, "invalid_request_error", message, lines), Outcome.COMPLETED, message)
-
-    def _answer_preflight(self, data: bytes, at_ns: int) -> int:
-        lines = self._forwarding.cors.preflight_lines(self._head)
-        if lines is None:
-            message = "this origin is not allowed; see cors.allow_origins"
-            return self._refuse(data, at_ns, 403, "forbidden_origin", message)
-        self._open(at_ns)
-        taken = self.client_data(data, at_ns)
-        if not self._is_over:
-            self._answer(answers.answer(204, self._closing_line() + lines), Outcome.COMPLETED)
-        return taken
+            answer = answers.error(400, "invalid_request_error", message, self._answer_lines())
+            self._answer(answer, Outcome.COMPLETED, message)
 
     def _unreachable(self, status: int, outcome: Outcome, why: str) -> None:
-        assert self._upstream is not None
-        advice = (
-            "start its server (in LM Studio: Developer, Start server), or tell proxy-log where it is with --upstream"
-        )
+        advice = "start its server (LM Studio: Developer, Start server), or tell proxy-log where it is with --upstream"
         self._fail(status, outcome, f"cannot be reached: {why}; {advice}")
 
     def _fail(self, status: int, outcome: Outcome, what: str) -> None:
         """Nothing was sent to the client yet (1xx apart): tell it what became of the upstream."""
-        assert self._upstream is not None
-        self._link = None
         if self._leaving is not None:
             self._left()
             return
+        assert self._upstream is not None
         message = f"the upstream {self._upstream.name} at {self._upstream.url} {what}"
-        self._is_kept = self._is_kept and self.request_body.is_done
-        lines = (self._forwarding.cors.response_lines(self._head) or b"") + self._closing_line()
-        self._answer(answers.error(status, str(outcome), message, lines), outcome, message)
+        self._answer(answers.error(status, outcome.value, message, self._answer_lines()), outcome, message)
+
+    def _answer_lines(self) -> bytes:
+        return (self._forwarding.cors.response_lines(self._head) or b"") + self._closing_line()
 
     def _closing_line(self) -> bytes:
         self._is_kept = self._is_kept and self.request_body.is_done
@@ -486,12 +459,11 @@ class Exchange:
 
     def _answer(self, answer: tuple[bytes, bytes], outcome: Outcome, error: str = "") -> None:
         head, body = answer
-        now = monotonic_ns()
-        self._first_byte_ns = now
-        self._record().head(Kind.RESPONSE, now, Response(b"", head[:-2]))
+        now = self._first_byte_ns = monotonic_ns()
+        self._recording.head(Kind.RESPONSE, now, Response(b"", head[:-2]))
         if body and self._head.method != b"HEAD":
             self._upstream_bytes += len(body)
-            self._record().data(Side.UPSTREAM, now, body)
+            self._recording.data(UPSTREAM_DATA, now, body)
             head += body
         self._client.transport.write(head)
         self._end(outcome, error)
@@ -514,6 +486,10 @@ class Exchange:
         self._end(Outcome.UPSTREAM_GONE, error)
 
     def _drop_link(self, is_flushed: bool) -> None:
+        """End the connection to the upstream, or the attempt to make one."""
+        if self._connecting is not None:
+            self._connecting.cancel()
+            self._connecting = None
         link, self._link = self._link, None
         if link is None:
             return
@@ -523,30 +499,11 @@ class Exchange:
         else:
             link.abort()
 
-    def _record(self) -> Recording:
-        assert self._recording is not None
-        return self._recording
-
-    def _open(self, at_ns: int) -> None:
-        upstream = self._upstream
-        self._recording = self._forwarding.recorder.open(
-            Open(
-                self._client.number,
-                self._client.address,
-                upstream.name if upstream else "",
-                upstream.url if upstream else "",
-                self._head.raw,
-                self._forwarded[:-2],
-                self._is_upgrade,
-            ),
-            self._started_ns,
-        )
-
     def _end(self, outcome: Outcome, error: str = "", done_ns: int = 0) -> None:
         if self._is_over:
             return
         self._is_over = True
-        self._record().close(
+        self._recording.close(
             Close(
                 outcome,
                 error,
@@ -557,14 +514,12 @@ class Exchange:
                 self._upstream_bytes,
             )
         )
-        self._client.ended(self._is_kept and outcome is not Outcome.CLIENT_GONE)
+        self._client.ended(self._is_kept)
 
 
 def _announced_s(response: ResponseHead) -> float | None:
     """How long the upstream says it keeps an idle connection: `Keep-Alive: timeout=5`."""
-    for token in response.tokens(b"keep-alive"):
-        name, _, value = token.partition(b"=")
-        if name.strip() == b"timeout":
-            with contextlib.suppress(ValueError):
-                return float(value)
+    for value in response.values.get(b"keep-alive", ()):
+        if found := _TIMEOUT.search(value):
+            return float(found[1])
     return None

@@ -8,11 +8,11 @@ import struct
 from typing import cast
 
 from proxy.clock import monotonic_ns
-from proxy.exchange import Outcome, Side
+from proxy.exchange import Outcome
 from proxy.forward import answers
 from proxy.forward.framing import FramingError, RequestHead, split_head
 from proxy.forward.relay import Exchange, Forwarding
-from proxy.record.journal import Close, Kind, Open, Response
+from proxy.record.journal import CLIENT_DATA, UPSTREAM_DATA, Close, Kind, Open, Response
 
 _log = logging.getLogger(__name__)
 
@@ -123,7 +123,7 @@ class ClientLink(asyncio.Protocol):
         if is_kept and not self._server.is_stopping:
             self._adjust_reading()
             self._started_ns = monotonic_ns()
-            if not self._is_reading_requests:
+            if self._buffer and not self._is_reading_requests:
                 self._read_requests(self._started_ns)
         elif not self._is_closing:
             self._close(is_lingering=exchange is not None and not exchange.request_body.is_done)
@@ -179,9 +179,9 @@ class ClientLink(asyncio.Protocol):
         lines = (forwarding.cors.response_lines(None) or b"") + b"Connection: close\r\n"
         head, body = answers.error(error.status, "invalid_request_error", message, lines)
         recording = forwarding.recorder.open(Open(self.number, self.address, "", "", b"", b""), self._started_ns)
-        recording.data(Side.CLIENT, self._started_ns, received)
+        recording.data(CLIENT_DATA, self._started_ns, received)
         recording.head(Kind.RESPONSE, now, Response(b"", head[:-2]))
-        recording.data(Side.UPSTREAM, now, body)
+        recording.data(UPSTREAM_DATA, now, body)
         recording.close(Close(Outcome.COMPLETED, message, 0, now, now, len(received), len(body)))
         self.transport.write(head + body)
         self._buffer = b""

@@ -21,7 +21,7 @@ from enum import IntEnum
 from pathlib import Path
 
 from proxy.clock import ClockReading
-from proxy.exchange import Outcome, Side
+from proxy.exchange import Outcome
 
 MAGIC = b"PXYLOG\r\n"
 VERSION = 1
@@ -58,7 +58,9 @@ class Kind(IntEnum):
     """The run ended in order; no payload."""
 
 
-DATA_KINDS = {Side.CLIENT: Kind.CLIENT_DATA, Side.UPSTREAM: Kind.UPSTREAM_DATA}
+# Looking a member up in an enum costs a dictionary and more; these two are written for every read.
+CLIENT_DATA = Kind.CLIENT_DATA
+UPSTREAM_DATA = Kind.UPSTREAM_DATA
 
 
 def journal_folder(trace: Path) -> Path:
@@ -101,7 +103,7 @@ def _unpack_fields(data: bytes, offset: int) -> list[bytes]:
     return fields
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Open:
     """A request's head. Heads are whole lines with CRLF, the empty last line left out; secrets are masked."""
 
@@ -139,7 +141,7 @@ class Open:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Response:
     """A final response's head, twice; same form as in `Open`."""
 
@@ -159,7 +161,7 @@ class Response:
         return cls(received, sent)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Close:
     """How an exchange ended. Times are monotonic ns; 0 where the moment never came."""
 

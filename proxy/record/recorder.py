@@ -15,8 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from proxy.clock import ClockReading, monotonic_ns
-from proxy.exchange import Side
-from proxy.record.journal import DATA_KINDS, Close, Gap, Kind, Open, Response, pack_record
+from proxy.record.journal import Close, Gap, Kind, Open, Response, pack_record
 from proxy.record.redact import FirstMessageMask, HeadMask
 from proxy.record.segments import SegmentWriter
 
@@ -27,9 +26,12 @@ _RECORD_OVERHEAD_BYTES = 120
 _WRITE_BYTES = 1 << 20
 """At most so much is joined for one write: more would only cost memory."""
 _RETRY_S = 0.25
+_PATIENCE_NS = 100_000_000
+"""A disk that has taken nothing for so long is not waited for."""
 _IDLE_ROTATION_S = 2.0
 """A segment that has rested so long is ended, so that the back can delete it."""
 
+_OPEN, _CLOSE = Kind.OPEN, Kind.CLOSE
 _HEAD_KINDS = (Kind.INTERIM, Kind.CLIENT_TRAILERS, Kind.UPSTREAM_TRAILERS)
 _EXTENSIONS = re.compile(rb"(?i)\r\nsec-websocket-extensions:[ \t]*([^\r]*)")
 
@@ -52,31 +54,26 @@ class _Loss:
 class Recording:
     """The recording of one exchange. Every method appends to memory and returns."""
 
-    __slots__ = ("_is_lost", "_recorder", "exchange")
+    __slots__ = ("_recorder", "exchange")
 
-    def __init__(self, recorder: "Recorder", exchange: int, is_lost: bool) -> None:
+    def __init__(self, recorder: "Recorder", exchange: int) -> None:
         self._recorder = recorder
         self.exchange = exchange
-        """Its number within the run, from 1."""
-        self._is_lost = is_lost
+        """Its number within the run, from 1; 0 where its beginning was lost, and so all of it is."""
 
-    def data(self, side: Side, at_ns: int, data: bytes) -> None:
-        """One read's body bytes."""
-        if not self._is_lost:
-            self._recorder.put(DATA_KINDS[side], self.exchange, at_ns, data, len(data))
-        else:
-            self._recorder.lose(0, DATA_KINDS[side], at_ns, len(data))
+    def data(self, kind: Kind, at_ns: int, data: bytes) -> None:
+        """One read's body bytes: `CLIENT_DATA` or `UPSTREAM_DATA`."""
+        self._recorder.put(kind, self.exchange, at_ns, data, len(data))
 
     def head(self, kind: Kind, at_ns: int, head: bytes | Response) -> None:
         """A `RESPONSE`, an `INTERIM` head or trailers."""
-        if not self._is_lost:
-            size = len(head) if isinstance(head, bytes) else len(head.received_head) + len(head.sent_head)
-            self._recorder.put(kind, self.exchange, at_ns, head, size)
+        size = len(head) if isinstance(head, bytes) else len(head.received_head) + len(head.sent_head)
+        self._recorder.put(kind, self.exchange, at_ns, head, size)
 
     def close(self, close: Close) -> None:
         """The end. It is taken in beyond the limit too: there is one for each open exchange, no more."""
-        if not self._is_lost:
-            self._recorder.put(Kind.CLOSE, self.exchange, close.done_ns, close, 0)
+        if self.exchange:
+            self._recorder.put(_CLOSE, self.exchange, close.done_ns, close, 0)
 
 
 class Recorder:
@@ -121,6 +118,7 @@ class Recorder:
         self._queue: deque[tuple[Kind, int, int, Payload, int]] = deque()
         self._put_bytes = 0  # written by the loop alone
         self._written_bytes = 0  # written by the thread alone
+        self._patient_until_ns = 0
         self._exchanges = 0
         self._losses: dict[int, _Loss] = {}
         self._losses_lock = threading.Lock()
@@ -133,9 +131,9 @@ class Recorder:
     def open(self, head: Open, at_ns: int) -> Recording:
         """Begin the recording of an exchange; `at_ns` is the time of the request's first byte."""
         self._exchanges += 1
-        exchange = self._exchanges
-        is_recorded = self.put(Kind.OPEN, exchange, at_ns, head, len(head.received_head) + len(head.forwarded_head))
-        return Recording(self, exchange, not is_recorded)
+        size = len(head.received_head) + len(head.forwarded_head)
+        is_recorded = self.put(_OPEN, self._exchanges, at_ns, head, size)
+        return Recording(self, self._exchanges if is_recorded else 0)
 
     def mask_head(self, head: bytes) -> bytes:
         """A head (or what should have been one) with its secrets masked."""
@@ -144,8 +142,9 @@ class Recorder:
     def put(self, kind: Kind, exchange: int, at_ns: int, payload: Payload, size: int) -> bool:
         """Take one record; False if there is no room for it and it was counted as lost."""
         size += _RECORD_OVERHEAD_BYTES
-        if self._put_bytes - self._written_bytes + size > self._limit and kind != Kind.CLOSE:
-            self.lose(0 if kind == Kind.OPEN else exchange, kind, at_ns, size - _RECORD_OVERHEAD_BYTES)
+        waiting = self._put_bytes - self._written_bytes + size
+        if (waiting > self._limit and kind is not _CLOSE) or not exchange:
+            self.lose(0 if kind is _OPEN else exchange, kind, at_ns, size - _RECORD_OVERHEAD_BYTES)
             return False
         self._put_bytes += size
         self._queue.append((kind, exchange, at_ns, payload, size))
@@ -153,6 +152,11 @@ class Recorder:
             self._is_awake = True
             self._wake.set()
         return True
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether so much waits for the disk that a flood should slow down; never because the disk stands still."""
+        return self._put_bytes - self._written_bytes > self._limit // 2 and monotonic_ns() < self._patient_until_ns
 
     def lose(self, exchange: int, kind: Kind, at_ns: int, size: int) -> None:
         """Count what cannot be recorded; `exchange` 0 stands for exchanges of which nothing is recorded."""
@@ -220,6 +224,7 @@ class Recorder:
                     size += len(data)
             self._write(b"".join(parts))
             self._written_bytes += taken
+            self._patient_until_ns = monotonic_ns() + _PATIENCE_NS
 
     def _packed(self, kind: Kind, exchange: int, at_ns: int, payload: Payload, parts: list[bytes]) -> bytes | None:
         """The payload as bytes, secrets masked; None if it has to wait for more."""

@@ -5,6 +5,7 @@ separator before an element, so that a chat's last message has the same bytes wh
 Where the borders lie depends on nothing but the bytes before them.
 """
 
+import sqlite3
 from collections.abc import Iterator
 
 import msgspec
@@ -103,3 +104,15 @@ def _element_borders(body: bytes, start: int, array: msgspec.Raw) -> list[int]:
         at += len(element)
     borders.append(at)
     return borders
+
+
+def read_body(connection: sqlite3.Connection, body_id: int) -> Iterator[bytes]:
+    """The parts of a stored body, in order."""
+    parts = connection.execute(
+        "SELECT CAST(b.data AS BLOB) FROM bodies o, json_each(o.parts) p"
+        " JOIN blobs b ON b.id BETWEEN json_extract(p.value, '$[0]') AND json_extract(p.value, '$[1]')"
+        " WHERE o.id = ? ORDER BY p.key, b.id",
+        (body_id,),
+    )
+    for (data,) in parts:
+        yield data

@@ -10,9 +10,9 @@ from hashlib import blake2b
 from proxy.exchange import Side
 from proxy.store.bodies import PART_BYTES, cut, equal_parts, model_of
 from proxy.store.chunk_sides import StreamSide
-from proxy.store.chunks import ChunkRuns, Frames
+from proxy.store.chunks import ChunkRuns, Frames, as_stored
 from proxy.store.masked import SecretPaths, Walk, apply
-from proxy.store.rows import DIGEST_BYTES, Rows, Sent, StagedRow
+from proxy.store.rows import DIGEST_BYTES, Rows, Sent, StagedRow, digest_of
 
 LONG_BODY_BYTES = 32 << 20
 _SHORT_READ_BYTES = 2048
@@ -40,6 +40,11 @@ class BodySide:
     def masked(self) -> int:
         """0: what is masked is known at the end."""
         return 0
+
+    @property
+    def is_text(self) -> None:
+        """Not known before the end."""
+        return
 
     @property
     def chunks(self) -> int:
@@ -105,13 +110,10 @@ class BodySide:
         self._reads = []
         known = rows.known_body(body)
         if known is not None:
-            return Sent(known[1], known[0], 0, known[2])
+            return known
         body, masked = self._secrets.mask(body)
         parts, model = cut(body)
-        body_id, digest = rows.body(parts, body)
-        if not masked:
-            rows.remember_body(body, body_id, digest, model)
-        return Sent(digest, body_id, masked, model)
+        return rows.body(parts, body, masked, model)
 
     def peek_model(self, rows: Rows) -> str | None:
         """The model a body names that is all there, though not known to be."""
@@ -162,6 +164,7 @@ class LongBody:
         self._digest = blake2b(digest_size=DIGEST_BYTES)
         self._blob_ids: list[int] = []
         self._masked = 0
+        self._is_text = True
         self.size = 0
         """Bytes in parts."""
 
@@ -205,12 +208,12 @@ class LongBody:
         rows.unstage(self._exchange_id, self._side)
         digest = self._digest.digest()
         body_id = rows.body_of_blobs(self._blob_ids, self.size, digest)
-        return Sent(digest, body_id, self._masked)
+        return Sent(digest, body_id, self._is_text, self._masked)
 
     def resume(self, connection: sqlite3.Connection) -> None:
         """Go on with the parts and the rest that are staged."""
         carry = b""
-        for blob_id, data, seq in _staged_parts(connection, self._exchange_id, self._side):
+        for blob_id, data, is_text, seq in _staged_parts(connection, self._exchange_id, self._side):
             self._seq = seq + 1
             if blob_id is None:
                 self._tail += data
@@ -220,14 +223,15 @@ class LongBody:
                 carry += data
                 self._masked += len(self._walk.edits(carry, is_end=False))
                 carry = carry[self._walk.consumed :]
-            self._take_part(blob_id, data)
+            self._take_part(blob_id, data, is_text=bool(is_text))
         self._staged_tail_bytes = len(self._tail)
 
     def _start(self, data: bytes | bytearray) -> None:
         if not self._blob_ids and self._walk is None and bytes(data[:64]).lstrip()[:1] == b"{":
             self._walk = Walk(self._secrets)
 
-    def _take_part(self, blob_id: int, data: bytes | memoryview) -> None:
+    def _take_part(self, blob_id: int, data: bytes | memoryview, *, is_text: bool) -> None:
+        self._is_text = self._is_text and is_text
         self._digest.update(data)
         self._blob_ids.append(blob_id)
         self.size += len(data)
@@ -250,18 +254,19 @@ class LongBody:
         if parts and self._walk is None and not is_end:
             rest = bytes(parts.pop())  # parts of equal length are found again when the same file comes again
         for part in parts:
-            blob_id = rows.blob(part)
-            self._take_part(blob_id, part)
+            stored = as_stored(part)
+            blob_id = rows.blob(stored, len(part), digest_of(part))
+            self._take_part(blob_id, part, is_text=isinstance(stored, str))
             staged_rows.append((self._exchange_id, self._side, self._seq, 0, None, blob_id))
             self._seq += 1
         self._tail[:] = rest
         return staged_rows
 
 
-def _staged_parts(connection: sqlite3.Connection, exchange_id: int, side: int) -> Iterator[tuple[int | None, bytes, int]]:
-    """(blob id, bytes, seq) of what is staged for a long body, in order."""
-    return connection.execute(  # type: ignore[return-value]  # a cursor iterates over its rows
-        "SELECT s.blob_id, CAST(coalesce(s.data, b.data) AS BLOB), s.seq FROM staged_chunks s"
+def _staged_parts(connection: sqlite3.Connection, exchange_id: int, side: int) -> Iterator[tuple[int | None, bytes, int, int]]:
+    """(blob id, bytes, whether they are text, seq) of what is staged for a long body, in order."""
+    return connection.execute(
+        "SELECT s.blob_id, CAST(coalesce(s.data, b.data) AS BLOB), typeof(b.data) = 'text', s.seq FROM staged_chunks s"
         " LEFT JOIN blobs b ON b.id = s.blob_id WHERE s.exchange_id = ? AND s.side = ? ORDER BY s.seq",
         (exchange_id, side),
     )

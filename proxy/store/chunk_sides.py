@@ -6,12 +6,13 @@ staged, so that a killed process loses nothing.
 
 import re
 import sqlite3
+from codecs import getincrementaldecoder
 from collections.abc import Iterable
 from hashlib import blake2b
 
 from proxy.exchange import Side
 from proxy.read.websocket import TEXT, WebSocketReader
-from proxy.store.chunks import ChunkRow, ChunkRuns, Frames, as_stored
+from proxy.store.chunks import ChunkRuns, Frames, RunRow, as_stored, read_chunks
 from proxy.store.masked import MaskedLines, SecretPaths
 from proxy.store.rows import DIGEST_BYTES, Rows, Sent
 
@@ -28,9 +29,11 @@ class _ChunkedSide:
         self.received_bytes = 0
         self.masked = 0
         """How many values are masked."""
+        self.is_text = True
+        """Whether each chunk by itself is text."""
         self._frames = frames
         self._runs = ChunkRuns(exchange_id, side, next_seq)
-        self._rows: list[ChunkRow] = []
+        self._rows: list[RunRow] = []
         self._digest = blake2b(digest_size=DIGEST_BYTES)
 
     @property
@@ -41,7 +44,10 @@ class _ChunkedSide:
     def _put(self, at_us: int, data: bytes, opcode: int | None = None) -> None:
         self._digest.update(data)
         frame_id, middle = self._frames.part(data) if opcode in (None, TEXT) else (None, data)
-        self._runs.add(self._rows, at_us, as_stored(middle), opcode, frame_id)
+        stored = as_stored(middle)
+        if isinstance(stored, bytes):
+            self.is_text = False
+        self._runs.add(self._rows, at_us, stored, opcode, frame_id)
 
     def _save_chunks(self, rows: Rows) -> None:
         self._runs.flush(self._rows)
@@ -90,12 +96,26 @@ class StreamSide(_ChunkedSide):
                 self._put(*ready)
             self.masked = self._lines.masked
         self.save(rows)
-        return Sent(self._digest.digest(), None, self.masked)
+        return Sent(self._digest.digest(), None, self.is_text or self._is_text_as_a_whole(rows), self.masked)
+
+    def _is_text_as_a_whole(self, rows: Rows) -> bool:
+        """Whether chunks that are not text make a text together: a character may lie across two reads."""
+        rows.write_chunks()
+        decoder = getincrementaldecoder("utf-8")()
+        try:
+            for chunk in read_chunks(rows.connection, self.exchange_id, self.side):
+                if chunk.data is not None and "\0" in decoder.decode(chunk.data):
+                    return False
+            decoder.decode(b"", final=True)
+        except UnicodeDecodeError:
+            return False
+        return True
 
     def resume(self, connection: sqlite3.Connection, stored: Iterable[bytes], masked: int) -> None:
         """Go on after the stored chunks, with what is held back."""
         self.masked = masked
         for data in stored:
+            self.is_text = self.is_text and isinstance(as_stored(data), str)
             self.received_bytes += len(data)
             self._digest.update(data)
             if self._lines is not None:
@@ -169,12 +189,13 @@ class TunnelSide(_ChunkedSide):
         self._save_chunks(rows)
         if self._is_staged:
             rows.unstage(self.exchange_id, self.side)
-        return Sent(self._digest.digest(), None, self.masked)
+        return Sent(self._digest.digest(), None, self.is_text, self.masked)
 
     def resume(self, connection: sqlite3.Connection, stored: Iterable[bytes], masked: int) -> None:
         """Go on after the stored messages: read again what is staged, and leave out what is stored already."""
         self.masked = masked
         for data in stored:
+            self.is_text = self.is_text and isinstance(as_stored(data), str)
             self._digest.update(data)
         for seq, at_us, data in connection.execute(_STAGED, (self.exchange_id, self.side)):
             if seq >= 0:

@@ -22,7 +22,7 @@ MIN_SHARED_BYTES = 48
 _RECENT_FRAMES = 6
 _HEAD_ANCHOR_BYTES, _TAIL_ANCHOR_BYTES = 12, 10
 
-ChunkRow = tuple[int, int, int, int, int | None, int | None, str | bytes | int, str | None]
+RunRow = tuple[int, int, int, int, int | None, int | None, str | bytes | int, str | None]
 """exchange_id, side, seq, at_us, opcode, frame_id, middle, more."""
 
 _encode = msgspec.json.Encoder().encode
@@ -56,7 +56,7 @@ class ChunkRuns:
         self._size = 0
 
     def add(
-        self, rows: list[ChunkRow], at_us: int, middle: str | bytes | int, opcode: int | None, frame_id: int | None
+        self, rows: list[RunRow], at_us: int, middle: str | bytes | int, opcode: int | None, frame_id: int | None
     ) -> None:
         """Take one chunk; a row that can grow no more goes to `rows`."""
         if isinstance(middle, int):
@@ -86,7 +86,7 @@ class ChunkRuns:
         self._size += size + 12
         self.seq += 1
 
-    def flush(self, rows: list[ChunkRow]) -> None:
+    def flush(self, rows: list[RunRow]) -> None:
         """Put the open row as it is now into `rows`."""
         if self._seq >= 0:
             more = _encode(self._more).decode() if self._more else None
@@ -186,7 +186,7 @@ def _shared(one: bytes, other: bytes) -> tuple[bytes, bytes] | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Chunk:
+class ChunkRow:
     """One socket read, or one WebSocket message or control frame."""
 
     side: Side
@@ -210,7 +210,7 @@ WHERE c.exchange_id = :exchange AND c.side = :side AND c.seq >= coalesce((
 ORDER BY c.seq"""
 
 
-def read_chunks(connection: sqlite3.Connection, exchange_id: int, side: int, after_seq: int = -1) -> Iterator[Chunk]:
+def read_chunks(connection: sqlite3.Connection, exchange_id: int, side: int, after_seq: int = -1) -> Iterator[ChunkRow]:
     """The chunks of one side, those after number `after_seq`."""
     runs = connection.execute(_SELECT_RUNS, {"exchange": exchange_id, "side": side, "after": after_seq})
     for seq, at_us, opcode, head, tail, first, more in runs:
@@ -221,8 +221,8 @@ def read_chunks(connection: sqlite3.Connection, exchange_id: int, side: int, aft
             if number <= after_seq:
                 continue
             if isinstance(middle, int):
-                yield Chunk(Side(side), number, chunk_at_us, opcode, None, middle)
+                yield ChunkRow(Side(side), number, chunk_at_us, opcode, None, middle)
                 continue
             own = middle.encode() if isinstance(middle, str) else middle
             data = own if head is None else head + own + tail
-            yield Chunk(Side(side), number, chunk_at_us, opcode, data, len(data))
+            yield ChunkRow(Side(side), number, chunk_at_us, opcode, data, len(data))

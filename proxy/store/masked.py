@@ -149,7 +149,7 @@ class Walk:
             is_closed = end - start > 1 and data[end - 1] == 0x22 and _TOKEN.fullmatch(data, start, end) is not None
             inner_end = end - 1 if is_closed else end
             if inner_end > start + 1:
-                secret = _text(data[start : inner_end] + b'"').encode("utf-8", "surrogatepass")
+                secret = _text(data[start:inner_end] + b'"').encode("utf-8", "surrogatepass")
                 edits.append((start + 1, inner_end, masked_credentials(secret, self._key)))
         self._is_value_next = False
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
-from proxy.store.chunks import ChunkRow, as_stored
+from proxy.store.chunks import RunRow, as_stored
 from proxy.store.heads import fields_json
 
 DIGEST_BYTES = 16
@@ -26,16 +26,19 @@ class Sent:
     digest: bytes | None = None
     body: int | None = None
     """None where chunks hold the bytes."""
+    is_text: bool | None = None
     masked: int = 0
     model: str | None = None
 
 
 EXCHANGE_COLUMNS = (
-    "id run connection kind client upstream upstream_url started_at_us method target http_version request_head"
-    " forwarded_target forwarded_head status reason response_head sent_head interim_heads request_trailers"
-    " response_trailers model request_body response_body request_digest response_digest request_masked response_masked"
-    " request_bytes response_bytes request_chunks response_chunks request_complete_us first_byte_us done_us outcome error"
-).split()
+    *("id", "run", "connection", "kind", "client", "upstream", "upstream_url", "started_at_us"),
+    *("method", "target", "http_version", "request_head", "forwarded_target", "forwarded_head"),
+    *("status", "reason", "response_head", "sent_head", "interim_heads", "request_trailers", "response_trailers"),
+    *("model", "request_body", "response_body", "request_digest", "response_digest"),
+    *("request_is_text", "response_is_text", "request_masked", "response_masked", "request_bytes", "response_bytes"),
+    *("request_chunks", "response_chunks", "request_complete_us", "first_byte_us", "done_us", "outcome", "error"),
+)
 
 _INSERT_EXCHANGE = (
     f"INSERT OR REPLACE INTO recorded_exchanges({', '.join(EXCHANGE_COLUMNS)})"
@@ -64,16 +67,15 @@ class Rows:
         self._next_frame = self._next_id("chunk_frames")
         self._head_ids: dict[bytes, int] = {}
         self._blob_ids: dict[bytes, int] = {}
-        self._bodies: dict[bytes, tuple[int, bytes, str | None]] = {}
+        self._bodies: dict[bytes, Sent] = {}
         self._heads: list[tuple[int, bytes, str]] = []
         self._blobs: list[tuple[int, bytes, str | bytes]] = []
         self._blob_bytes = 0
         self._new_bodies: list[tuple[int, bytes, int, str]] = []
-        self._new_body_ids: dict[bytes, int] = {}
         self._frames: list[tuple[int, str | bytes, str | bytes]] = []
         self._totals: dict[tuple[str, str], list[int]] = {}
         self.exchanges: list[tuple[object, ...]] = []
-        self.chunks: list[ChunkRow] = []
+        self.chunks: list[RunRow] = []
         self.staged: list[StagedRow] = []
         self.gaps: list[tuple[object, ...]] = []
 
@@ -101,50 +103,53 @@ class Rows:
         self._head_ids[lines] = self._head_ids[digest] = head_id
         return head_id
 
-    def blob(self, data: bytes | memoryview) -> int:
+    def blob(self, stored: str | bytes, size: int, digest: bytes) -> int:
         """The id of this part of a body."""
-        digest = digest_of(data)
         blob_id = self._blob_ids.get(digest) or self._stored_id("blobs", digest)
         if blob_id is None:
             blob_id = self._next_blob
             self._next_blob += 1
-            self._blobs.append((blob_id, digest, as_stored(data)))
-            self._blob_bytes += len(data)
-        elif len(self._blob_ids) > MAX_CACHED and not self._blobs:
+            self._blobs.append((blob_id, digest, stored))
+            self._blob_bytes += size
+        if len(self._blob_ids) >= MAX_CACHED and not self._blobs:
             self._blob_ids.clear()
         self._blob_ids[digest] = blob_id
         if self._blob_bytes > MAX_PENDING_BYTES:
             self._write_blobs()
         return blob_id
 
-    def known_body(self, data: bytes) -> tuple[int, bytes, str | None] | None:
-        """Id, digest and model of a short body that came lately."""
+    def known_body(self, data: bytes) -> Sent | None:
+        """A short body that came lately."""
         return self._bodies.get(data)
 
-    def body(self, parts: Sequence[bytes | memoryview], whole: bytes) -> tuple[int, bytes]:
-        """The id and digest of a body that is these parts."""
+    def body(self, parts: Sequence[bytes | memoryview], whole: bytes, masked: int, model: str | None) -> Sent:
+        """A new body that is these parts."""
         digest = digest_of(whole)
-        body_id = self._new_body_ids.get(digest) or self._stored_id("bodies", digest)
-        if body_id is None:
-            body_id = self._add_body(digest, len(whole), [self.blob(part) for part in parts])
-        return body_id, digest
-
-    def remember_body(self, data: bytes, body_id: int, digest: bytes, model: str | None) -> None:
-        """A short body that may well come again; `data` holds no secrets."""
-        if len(data) <= MAX_CACHED_BODY_BYTES:
-            if len(self._bodies) > MAX_CACHED // 4:
+        if len(parts) == 1:
+            stored = as_stored(whole)
+            is_text = isinstance(stored, str)
+            blob_ids = [self.blob(stored, len(whole), digest)]
+        else:
+            is_text = True
+            blob_ids = []
+            for part in parts:
+                stored = as_stored(part)
+                is_text = is_text and isinstance(stored, str)
+                blob_ids.append(self.blob(stored, len(part), digest_of(part)))
+        sent = Sent(digest, self.body_of_blobs(blob_ids, len(whole), digest), is_text, masked, model)
+        if not masked and len(whole) <= MAX_CACHED_BODY_BYTES:
+            if len(self._bodies) >= MAX_CACHED // 4:
                 self._bodies.clear()
-            self._bodies[data] = body_id, digest, model
+            self._bodies[whole] = sent
+        return sent
 
     def body_of_blobs(self, blob_ids: Iterable[int], size: int, digest: bytes) -> int:
-        """The id of a body whose parts are stored already."""
-        body_id = self._new_body_ids.get(digest) or self._stored_id("bodies", digest)
-        return body_id if body_id is not None else self._add_body(digest, size, blob_ids)
+        """The id of a new body whose parts are stored already.
 
-    def _add_body(self, digest: bytes, size: int, blob_ids: Iterable[int]) -> int:
+        Bodies are not looked up by their digest: their parts are, and a row costs less than an index.
+        """
         body_id = self._next_body
         self._next_body += 1
-        self._new_body_ids[digest] = body_id
         self._new_bodies.append((body_id, digest, size, _ranges(blob_ids)))
         return body_id
 
@@ -183,16 +188,10 @@ class Rows:
         if self._new_bodies:
             many("INSERT INTO bodies VALUES(?, ?, ?, ?)", self._new_bodies)
             self._new_bodies.clear()
-            self._new_body_ids.clear()
-        if self._frames:
-            many("INSERT INTO chunk_frames VALUES(?, ?, ?)", self._frames)
-            self._frames.clear()
         if self.exchanges:
             many(_INSERT_EXCHANGE, self.exchanges)
             self.exchanges.clear()
-        if self.chunks:
-            many("INSERT OR REPLACE INTO recorded_chunks VALUES(?, ?, ?, ?, ?, ?, ?, ?)", self.chunks)
-            self.chunks.clear()
+        self.write_chunks()
         if self.staged:
             many("INSERT OR REPLACE INTO staged_chunks VALUES(?, ?, ?, ?, ?, ?)", self.staged)
             self.staged.clear()
@@ -202,6 +201,16 @@ class Rows:
         if self._totals:
             many(_ADD_TOTAL, [(*key, *total) for key, total in self._totals.items()])
             self._totals.clear()
+
+    def write_chunks(self) -> None:
+        """Write the chunks already."""
+        many = self.connection.executemany
+        if self._frames:
+            many("INSERT INTO chunk_frames VALUES(?, ?, ?)", self._frames)
+            self._frames.clear()
+        if self.chunks:
+            many("INSERT OR REPLACE INTO recorded_chunks VALUES(?, ?, ?, ?, ?, ?, ?, ?)", self.chunks)
+            self.chunks.clear()
 
     def _write_blobs(self) -> None:
         if self._blobs:

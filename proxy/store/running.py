@@ -205,7 +205,14 @@ class Running:
             response_bytes = upstream.received_bytes if upstream is not None else 0
         request_bytes, response_bytes = min(request_bytes, MAX_INTEGER), min(response_bytes, MAX_INTEGER)
         self._write_row(
-            sent, received, complete_us, done_us, record.outcome.value, record.error or None, request_bytes, response_bytes
+            sent,
+            received,
+            complete_us,
+            done_us,
+            record.outcome.value,
+            record.error or None,
+            request_bytes,
+            response_bytes,
         )
         rows.count(self.model or "", record.outcome.value, request_bytes, response_bytes, done_us)
 
@@ -249,6 +256,8 @@ class Running:
                 received.body,
                 sent.digest,
                 received.digest,
+                sent.is_text,
+                received.is_text,
                 sent.masked,
                 received.masked,
                 (client.received_bytes if client is not None else 0) if request_bytes is None else request_bytes,
@@ -265,7 +274,7 @@ class Running:
 
 
 def _sent_so_far(side: AnySide | None) -> Sent:
-    return Sent(masked=side.masked) if side is not None and side.masked else _NOTHING
+    return Sent(is_text=side.is_text, masked=side.masked) if side is not None else _NOTHING
 
 
 def resume(shared: Shared, exchange_id: int) -> Running | None:

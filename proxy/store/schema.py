@@ -6,13 +6,16 @@ import sqlite3
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from proxy.errors import TraceError, TraceTooNewError
+from proxy.errors import TraceError
+from proxy.store.version import APPLICATION_ID, SCHEMA_VERSION, check
 
-APPLICATION_ID = 0x50584C47  # 'PXLG', so that `file` and the like can tell a trace
-MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = ()
-"""What leads from version n to n + 1, in order from version 1; each runs inside one transaction."""
-SCHEMA_VERSION = 1 + len(MIGRATIONS)
+if TYPE_CHECKING:
+    from sqlite_utils import Database
+
+MIGRATIONS: tuple[Callable[["Database"], None], ...] = ()
+"""What leads from version n to n + 1, in order from version 1, as functions `m001_...`; all run inside one transaction."""
 MIN_SQLITE = (3, 37, 0)
 
 
@@ -61,10 +64,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
             _execute_script(connection, "schema.sql")
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         else:
-            for migrate in MIGRATIONS[version - 1 :]:
-                migrate(connection)
-            for (view,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'view'").fetchall():
-                connection.execute(f'DROP VIEW "{view}"')
+            _migrate(connection, version)
         _execute_script(connection, "views.sql")
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         connection.execute("COMMIT")
@@ -88,11 +88,23 @@ def open_for_reading(path: Path) -> sqlite3.Connection:
         version = _version(connection, path)
         if version != SCHEMA_VERSION:
             state = "still empty" if not version else f"of the older version {version}"
-            raise TraceError(f"the trace {path} is {state}; `proxy-log serve` or `proxy-log ingest` brings it up to date")
+            raise TraceError(
+                f"the trace {path} is {state}; `proxy-log serve` or `proxy-log ingest` brings it up to date"
+            )
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _migrate(connection: sqlite3.Connection, version: int) -> None:
+    from sqlite_utils import Database  # noqa: PLC0415 - half a second and 20 MB that only a migration is worth
+
+    database = Database(connection)
+    for migrate in MIGRATIONS[version - 1 :]:
+        migrate(database)
+    for view in database.views:
+        view.drop()
 
 
 def _version(connection: sqlite3.Connection, path: Path) -> int:
@@ -107,12 +119,7 @@ def _version(connection: sqlite3.Connection, path: Path) -> int:
         raise TraceError(f"{path} is not a trace: {error}") from error
     if not tables:
         return 0
-    if application != APPLICATION_ID:
-        raise TraceError(f"{path} is a database, but not a trace of proxy-log; name another file with --trace")
-    if version > SCHEMA_VERSION:
-        raise TraceTooNewError(
-            f"the trace {path} has version {version}, this proxy-log reads up to {SCHEMA_VERSION}; update proxy-log"
-        )
+    check(path, application, version)
     return int(version)
 
 

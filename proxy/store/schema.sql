@@ -30,7 +30,7 @@ CREATE TABLE blobs (                        -- parts of bodies, content-addresse
 
 CREATE TABLE bodies (                       -- a body is its parts, one after the other
     id INTEGER PRIMARY KEY,
-    digest BLOB NOT NULL UNIQUE,            -- BLAKE2b, 16 bytes, of the whole body
+    digest BLOB NOT NULL,                   -- BLAKE2b, 16 bytes, of the whole body
     bytes INTEGER NOT NULL,
     parts TEXT NOT NULL                     -- JSON: [[first blob id, last blob id],...]: a chat's new messages have new,
 );                                          --   neighbouring ids, so that a history of any length takes few ranges
@@ -58,6 +58,7 @@ CREATE TABLE recorded_exchanges (
     request_body INTEGER REFERENCES bodies(id),   -- NULL where chunks hold the bytes, or there are none
     response_body INTEGER REFERENCES bodies(id),
     request_digest BLOB, response_digest BLOB,    -- BLAKE2b, 16 bytes, of what ingest read from the journal, masked
+    request_is_text INTEGER, response_is_text INTEGER, -- whether it is UTF-8 without NUL; NULL where nothing came
     request_masked INTEGER NOT NULL DEFAULT 0,    -- values masked inside the body
     response_masked INTEGER NOT NULL DEFAULT 0,
     request_bytes INTEGER NOT NULL DEFAULT 0,     -- body (or tunnel) bytes counted by the front, recorded or not

@@ -27,6 +27,8 @@ class Batch:
     segment: str
     offset: int
     """Position after this batch."""
+    size: int
+    """Bytes of journal in it."""
     header: SegmentHeader | None
     """None: the segment does not tell whose it is."""
     records: Records = field(default_factory=list)
@@ -43,10 +45,16 @@ class Segments:
         """Read `folder`; the run that started at `living_run` (wall ns) may still be written (None: the newest)."""
         self.folder = folder
         self.living_run = living_run
-        self.is_front_dead = False
+        self._dead_runs: frozenset[int] | None = None
+        self.batch_bytes = BATCH_BYTES
         self._name: str | None = None
         self._offset = 0
         self._header: SegmentHeader | None = None
+
+    def front_is_dead(self) -> None:
+        """No run that is there now is written any more. One that begins later belongs to another front, and to its back."""
+        if self._dead_runs is None:
+            self._dead_runs = frozenset(_run_of(name) for name in self._names())
 
     def seek(self, segment: str | None, offset: int) -> None:
         """Go to a committed position."""
@@ -74,24 +82,25 @@ class Segments:
                 try:
                     self._header = SegmentHeader.unpack(start)
                 except ValueError as error:
-                    return self._unreadable(path, str(error), is_run_over and not _has_more(names, self._name))
+                    return self._set_aside(path, str(error), is_run_over and not _has_more(names, self._name))
             offset = max(self._offset, SEGMENT_HEADER.size)
             file.seek(offset)
-            data = file.read(BATCH_BYTES)
-            if len(data) == BATCH_BYTES:  # a record may be longer than a batch
+            data = file.read(self.batch_bytes)
+            if len(data) == self.batch_bytes >= RECORD_HEADER.size:  # a record may be longer than a batch
                 (length,) = struct.unpack_from("<I", data)
                 missing = RECORD_HEADER.size + length - len(data)
                 if 0 < missing and length <= MAX_PAYLOAD_BYTES:
                     data += file.read(missing)
             records, size = parse(data)
             is_end = offset + size == path.stat().st_size
-        batch = Batch(self._name, offset + size, self._header, records)
+        batch = Batch(self._name, offset + size, size, self._header, records)
         if is_over and (is_end or size == 0):
             batch.is_segment_done = True
             batch.is_run_done = is_run_over and not _has_more(names, self._name)
             if not is_end:
                 torn = f"the segment {self._name} ends inside a record ({len(data)} bytes)"
                 records.append((DAMAGE, 0, 0, torn.encode()))
+                batch.offset += len(data)
         elif not records:
             return None
         return batch
@@ -113,20 +122,24 @@ class Segments:
             names = sorted(path.name for path in self.folder.iterdir() if path.suffix == ".seg")
         except FileNotFoundError:
             return []
+        if self._dead_runs is not None:
+            names = [name for name in names if _run_of(name) in self._dead_runs]
         # The run that may still be written comes last, even if the clock was set back before it started.
         living = self.living_run
         return sorted(names, key=lambda name: _run_of(name) == living) if living is not None else names
 
     def _is_run_over(self, run: int, names: list[str]) -> bool:
-        if self.is_front_dead:
+        if self._dead_runs is not None:
             return True
         return run != (self.living_run if self.living_run is not None else _run_of(names[-1]))
 
-    def _unreadable(self, path: Path, reason: str, is_run_done: bool) -> Batch:
+    def _set_aside(self, path: Path, reason: str, is_run_done: bool) -> Batch:
         """A segment that cannot be read at all: passed over, kept aside, told as a gap."""
-        problem = f"the segment {path.name} is set aside: {reason}".encode()
         size = path.stat().st_size
-        return Batch(path.name, size, None, [(DAMAGE, 0, 0, problem)], is_segment_done=True, is_run_done=is_run_done)
+        batch = Batch(path.name, size, 0, None, is_segment_done=True, is_run_done=is_run_done)
+        if self._offset < size or not size:  # not yet told
+            batch.records.append((DAMAGE, 0, 0, f"the segment {path.name} is set aside: {reason}".encode()))
+        return batch
 
 
 def parse(data: bytes) -> tuple[Records, int]:

@@ -63,7 +63,8 @@ SELECT
     CASE
         WHEN typeof(c.middle) = 'integer' THEN NULL
         WHEN c.frame_id IS NULL THEN c.middle
-        ELSE f.head || c.middle || f.tail
+        WHEN typeof(c.middle) = 'text' THEN f.head || c.middle || f.tail
+        ELSE CAST(f.head || c.middle || f.tail AS BLOB)
     END AS text,
     CASE typeof(c.middle)
         WHEN 'integer' THEN c.middle
@@ -88,59 +89,61 @@ SELECT
 FROM chunks c JOIN recorded_exchanges e ON e.id = c.exchange_id
 WHERE e.kind = 'websocket' AND e.status = 101;
 
--- The bodies of HTTP exchanges, whole. text is as sent, its content encoding not decoded; NULL above 500 MB, as SQLite
--- makes no longer strings, and while the body is still on its way.
+-- The bodies of HTTP exchanges, whole. text is as sent, its content encoding not decoded, and a BLOB where it is not
+-- UTF-8; NULL above 500 MB, as SQLite makes no longer strings, and while a body is still on its way.
 CREATE VIEW request_bodies AS
 SELECT
-    e.id AS exchange_id,
-    CASE
-        WHEN e.request_bytes > 500000000 THEN NULL
-        WHEN e.request_body IS NULL THEN (
-            SELECT group_concat(CAST(text AS TEXT), '') FROM
-                (SELECT text FROM chunks WHERE exchange_id = e.id AND side = 'client' ORDER BY seq))
-        ELSE (
-            SELECT group_concat(CAST(data AS TEXT), '') FROM
-                (SELECT b.data FROM bodies o, json_each(o.parts) p
-                JOIN blobs b ON b.id BETWEEN json_extract(p.value, '$[0]') AND json_extract(p.value, '$[1]')
-                WHERE o.id = e.request_body ORDER BY p.key, b.id))
-    END AS text,
-    e.request_bytes AS bytes,
-    CASE
-        WHEN e.request_body IS NULL THEN NOT EXISTS
-            (SELECT 1 FROM chunks WHERE exchange_id = e.id AND side = 'client' AND typeof(text) = 'blob')
-        ELSE NOT EXISTS
-            (SELECT 1 FROM bodies o, json_each(o.parts) p
-            JOIN blobs b ON b.id BETWEEN json_extract(p.value, '$[0]') AND json_extract(p.value, '$[1]')
-            WHERE o.id = e.request_body AND typeof(b.data) = 'blob')
-    END AS is_text,
-    e.request_masked AS masked                  -- values masked inside it
-FROM recorded_exchanges e WHERE e.kind = 'http';
+    exchange_id,
+    CASE WHEN is_text THEN CAST(joined AS TEXT) ELSE CAST(joined AS BLOB) END AS text,
+    bytes,
+    is_text,                                    -- whether it is UTF-8 without NUL
+    masked                                      -- values masked inside it
+FROM (
+    SELECT
+        e.id AS exchange_id,
+        CASE
+            WHEN e.request_bytes > 500000000 THEN NULL
+            WHEN e.request_body IS NULL THEN (
+                SELECT group_concat(CAST(text AS TEXT), '') FROM
+                    (SELECT text FROM chunks WHERE exchange_id = e.id AND side = 'client' ORDER BY seq))
+            ELSE (
+                SELECT group_concat(CAST(data AS TEXT), '') FROM
+                    (SELECT b.data FROM bodies o, json_each(o.parts) p
+                    JOIN blobs b ON b.id BETWEEN json_extract(p.value, '$[0]') AND json_extract(p.value, '$[1]')
+                    WHERE o.id = e.request_body ORDER BY p.key, b.id))
+        END AS joined,
+        e.request_bytes AS bytes,
+        e.request_is_text AS is_text,
+        e.request_masked AS masked
+    FROM recorded_exchanges e WHERE e.kind = 'http'
+);
 
 CREATE VIEW response_bodies AS
 SELECT
-    e.id AS exchange_id,
-    CASE
-        WHEN e.response_bytes > 500000000 THEN NULL
-        WHEN e.response_body IS NULL THEN (
-            SELECT group_concat(CAST(text AS TEXT), '') FROM
-                (SELECT text FROM chunks WHERE exchange_id = e.id AND side = 'upstream' ORDER BY seq))
-        ELSE (
-            SELECT group_concat(CAST(data AS TEXT), '') FROM
-                (SELECT b.data FROM bodies o, json_each(o.parts) p
-                JOIN blobs b ON b.id BETWEEN json_extract(p.value, '$[0]') AND json_extract(p.value, '$[1]')
-                WHERE o.id = e.response_body ORDER BY p.key, b.id))
-    END AS text,
-    e.response_bytes AS bytes,
-    CASE
-        WHEN e.response_body IS NULL THEN NOT EXISTS
-            (SELECT 1 FROM chunks WHERE exchange_id = e.id AND side = 'upstream' AND typeof(text) = 'blob')
-        ELSE NOT EXISTS
-            (SELECT 1 FROM bodies o, json_each(o.parts) p
-            JOIN blobs b ON b.id BETWEEN json_extract(p.value, '$[0]') AND json_extract(p.value, '$[1]')
-            WHERE o.id = e.response_body AND typeof(b.data) = 'blob')
-    END AS is_text,
-    e.response_masked AS masked
-FROM recorded_exchanges e WHERE e.kind = 'http';
+    exchange_id,
+    CASE WHEN is_text THEN CAST(joined AS TEXT) ELSE CAST(joined AS BLOB) END AS text,
+    bytes,
+    is_text,                                    -- whether it is UTF-8 without NUL
+    masked                                      -- values masked inside it
+FROM (
+    SELECT
+        e.id AS exchange_id,
+        CASE
+            WHEN e.response_bytes > 500000000 THEN NULL
+            WHEN e.response_body IS NULL THEN (
+                SELECT group_concat(CAST(text AS TEXT), '') FROM
+                    (SELECT text FROM chunks WHERE exchange_id = e.id AND side = 'upstream' ORDER BY seq))
+            ELSE (
+                SELECT group_concat(CAST(data AS TEXT), '') FROM
+                    (SELECT b.data FROM bodies o, json_each(o.parts) p
+                    JOIN blobs b ON b.id BETWEEN json_extract(p.value, '$[0]') AND json_extract(p.value, '$[1]')
+                    WHERE o.id = e.response_body ORDER BY p.key, b.id))
+        END AS joined,
+        e.response_bytes AS bytes,
+        e.response_is_text AS is_text,
+        e.response_masked AS masked
+    FROM recorded_exchanges e WHERE e.kind = 'http'
+);
 
 -- Header fields, a row each; which is 'request', 'forwarded', 'response' or 'sent'.
 CREATE VIEW headers AS

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from proxy.cli.tour import commands
+from proxy.cli.tour import live_commands, reading_commands
 from proxy.demo.model import SMOLLM2
 from proxy.demo.tour import REQUESTS
 from tests.proxy_process import REPOSITORY, free_port, wait_until
@@ -105,21 +105,25 @@ def test_demo_once_shows_the_answers_records_them_and_ends(smollm2: Path, tmp_pa
     assert rows(demo.trace) == [expected] * len(REQUESTS)
     assert "Hello" in output
     assert str(smollm2) in output
-    assert re.search(r"\d+ tokens, \d+ a second as llama.cpp reports it", output)
+    assert re.search(r"(?m)^ +\d+ tokens, \d+ a second as llama.cpp reports it", output)
     assert re.search(r"The streamed answer came in \d\d+ chunks", output)
     assert "\x1b" not in output
+    assert "curl" not in output
     wait_until(lambda: not demo.processes(), "everything ended")
 
 
 def test_commands_that_the_demo_shows_work(running: DemoProcess) -> None:
-    shown = commands(running.url, SMOLLM2.name, running.trace, len(REQUESTS))
-    for text in shown.values():
+    shown = [
+        *live_commands(running.url, SMOLLM2.name, running.trace).values(),
+        *reading_commands(running.trace, len(REQUESTS)).values(),
+    ]
+    for text in shown:
         assert text.replace("\n", "\n  ") in running.output()
     talk, watch, see, ask = (
         subprocess.run(
             ["timeout", "5", "bash", "-c", text], capture_output=True, text=True, cwd=REPOSITORY, check=False
         )
-        for text in shown.values()
+        for text in shown
     )
     assert "data: [DONE]" in talk.stdout
     assert SMOLLM2.name in watch.stdout
@@ -191,5 +195,7 @@ def test_model_of_the_users_own_is_served_under_its_files_name(smollm2: Path, tm
 
 
 def test_paths_in_commands_are_quoted() -> None:
-    shown = commands("http://localhost:1", "m", Path("/a b/it's.db"), 1)
-    assert all("/a b/it's.db" in shlex.split(text.replace("\\\n", "")) for text in list(shown.values())[1:])
+    trace = Path("/a b/it's.db")
+    shown = [live_commands("http://localhost:1", "m", trace)["Watch requests as they come"]]
+    shown += reading_commands(trace, 1).values()
+    assert all(str(trace) in shlex.split(text.replace("\\\n", "")) for text in shown)

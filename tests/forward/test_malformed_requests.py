@@ -194,7 +194,7 @@ def test_a_preface_of_http2_is_refused(wire: Wire) -> None:
 
 
 def test_a_target_that_is_no_path_is_refused(wire: Wire) -> None:
-    for target in (b"x", b"?q", b"*"):
+    for target in (b"x", b"?q", b"h:1"):
         client = wire.connect()
         assert client.ask(b"GET " + target + b" HTTP/1.1\r\nHost: h\r\n\r\n").status == 400
     assert wire.upstream.requests == []

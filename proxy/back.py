@@ -1,0 +1,182 @@
+"""The back process: takes the journal into the trace while the front lives, and what is left when it has gone.
+
+`python -m proxy.back SETTINGS`, SETTINGS being one JSON object: `trace` (path), and if wanted `body_fields` (paths of
+secrets inside bodies), `log_level`, `living_run` (when the front's run started, wall ns). On stdin the front rings: a byte
+says that there is something new, the end that the front is dead or has written everything.
+"""
+
+import json
+import logging
+import os
+import signal
+import sqlite3
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from filelock import FileLock
+
+from proxy.errors import ProxyLogError
+from proxy.secret import load_key
+from proxy.store.ingest import Ingest, hold_writer_lock
+
+log = logging.getLogger("proxy.back")
+
+BATCH_EVERY_S = 0.03
+"""Under load records gather for so long: bigger batches cost less."""
+RETRY_S = 0.25
+LOOK_ANYWAY_S = 2.0
+"""How long the bell may be silent until the journal is looked at all the same."""
+GIVE_UP_S = 20.0
+"""How long the last part is tried again when the front has gone."""
+_BIG_BATCH_BYTES = 1 << 20
+_NICENESS = 5
+
+
+class Doorbell:
+    """What the front says through the pipe, heard by a thread (a pipe cannot be waited for otherwise everywhere)."""
+
+    def __init__(self, pipe: int, on_front_gone: Callable[[], None]) -> None:
+        """`on_front_gone` is called, in the thread, as soon as the pipe ends."""
+        self.is_front_gone = False
+        self.is_stopped = False
+        self._rang = threading.Event()
+        self._pipe = pipe
+        self._on_front_gone = on_front_gone
+
+    def listen(self) -> None:
+        """Start the thread."""
+        threading.Thread(target=self._listen, name="doorbell", daemon=True).start()
+
+    def _listen(self) -> None:
+        while os.read(self._pipe, 65536):
+            self._rang.set()
+        self._on_front_gone()
+        self.is_front_gone = True
+        self._rang.set()
+
+    def stop(self) -> None:
+        """End the process after the batch that is under way."""
+        self.is_stopped = True
+        self._rang.set()
+
+    def wait(self, timeout_s: float) -> None:
+        """Until it rings, or rang since the last wait."""
+        self._rang.wait(timeout_s)
+        if not self.is_front_gone and not self.is_stopped:
+            self._rang.clear()
+
+    def pause(self, seconds: float) -> None:
+        """Let some time pass, unless there is no more to wait for."""
+        if not self.is_front_gone and not self.is_stopped:
+            time.sleep(seconds)
+
+
+class Back:
+    """The loop around `Ingest`: when to take in, and what to do when that fails."""
+
+    def __init__(self, ingest: Ingest, doorbell: Doorbell, trace: Path) -> None:
+        """`trace` is for messages."""
+        self._ingest = ingest
+        self._doorbell = doorbell
+        self._trace = trace
+        self._failed_since: float | None = None
+
+    def run(self) -> bool:
+        """Take in until the front has gone and everything is stored, or `stop`; False if the rest has to wait."""
+        doorbell = self._doorbell
+        gone_at: float | None = None
+        while not doorbell.is_stopped:
+            began = time.monotonic()
+            is_last = doorbell.is_front_gone  # asked first: what came before the end is there to be read
+            if is_last and gone_at is None:
+                gone_at = began
+            took = self._take_in(is_last=is_last)
+            if took is None:
+                if gone_at is not None and began - gone_at > GIVE_UP_S:
+                    log.error("%s: the rest of the journal waits for `proxy-log ingest`", self._trace)
+                    return False
+                time.sleep(RETRY_S)
+            elif is_last:
+                return True
+            elif not took:
+                doorbell.wait(LOOK_ANYWAY_S)
+            elif took < _BIG_BATCH_BYTES:
+                doorbell.pause(began + BATCH_EVERY_S - time.monotonic())
+        return True
+
+    def _take_in(self, *, is_last: bool) -> int | None:
+        """How many bytes of journal were taken in; None if it failed."""
+        try:
+            if is_last:
+                self._ingest.finish()
+                took = 0
+            else:
+                took = self._ingest.run_once()
+        except (sqlite3.Error, OSError, ProxyLogError) as error:
+            if self._failed_since is None:
+                self._failed_since = time.monotonic()
+                log.warning("%s cannot be written: %s; recording goes on, the journal waits", self._trace, error)
+            return None
+        if self._failed_since is not None:
+            log.warning("%s is written again, after %.1f s", self._trace, time.monotonic() - self._failed_since)
+            self._failed_since = None
+        return took
+
+
+def main(argument: str) -> int:
+    """Run the back; gives the exit code."""
+    settings = json.loads(argument)
+    logging.basicConfig(
+        level=str(settings.get("log_level", "info")).upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the front decides
+    if hasattr(os, "nice"):
+        os.nice(_NICENESS)  # the traffic comes first
+    trace = Path(settings["trace"])
+    ingest = Ingest(
+        trace,
+        key=load_key(trace.with_name(trace.name + ".key")),
+        body_fields=tuple(settings.get("body_fields", ())),
+        living_run=settings.get("living_run"),
+    )
+    doorbell = Doorbell(sys.stdin.fileno(), ingest.front_is_dead)
+    signal.signal(signal.SIGTERM, lambda *_: doorbell.stop())
+    doorbell.listen()
+    lock = _wait_for_lock(trace, doorbell)
+    if lock is None:
+        return 1
+    try:
+        return 0 if Back(ingest, doorbell, trace).run() else 1
+    finally:
+        ingest.close()
+        lock.release()
+
+
+def _wait_for_lock(trace: Path, doorbell: Doorbell) -> FileLock | None:
+    """The writer lock, once the back of an earlier front has let go of it; None if that is not worth waiting for."""
+    is_told = False
+    gone_at: float | None = None
+    while not doorbell.is_stopped:
+        try:
+            return hold_writer_lock(trace)
+        except (ProxyLogError, OSError) as error:
+            if not is_told:
+                log.warning("%s; waiting", error)
+                is_told = True
+        if doorbell.is_front_gone:
+            gone_at = gone_at or time.monotonic()
+            if time.monotonic() - gone_at > GIVE_UP_S:
+                return None
+        time.sleep(RETRY_S)
+    return None
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1]))
+    except ProxyLogError as error:
+        log.error("%s", error)
+        sys.exit(1)
