@@ -18,6 +18,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from proxy.clock import ClockReading
 from proxy.config import Config
 from proxy.errors import InUseError, ProxyLogError, TraceError
 from proxy.forward.cors import Cors
@@ -27,6 +28,7 @@ from proxy.forward.upstream import Upstream, Upstreams
 from proxy.record.journal import journal_folder
 from proxy.record.recorder import Recorder
 from proxy.secret import load_key
+from proxy.store.version import check_file
 
 _log = logging.getLogger(__name__)
 
@@ -61,19 +63,23 @@ def serve(config: Config, *, on_ready: Callable[[Ready], None] = lambda ready: N
         ProxyLogError: it cannot listen, or cannot write where the trace is.
     """
     trace = config.trace_path
+    check_file(trace)
+    lock = FileLock(f"{trace}.lock", timeout=0)
     try:
         trace.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(f"{trace}.lock", timeout=0)
-        with lock:
-            _run(_serve(config, trace, on_ready))
+        lock.acquire()
     except Timeout:
         raise InUseError(
             f"another proxy-log serve records into {trace}; stop it, or give this one a trace of its own with --trace"
         ) from None
     except OSError as error:
-        raise TraceError(
-            f"cannot write beside {trace}: {error.strerror or error}; choose another place with --trace"
-        ) from error
+        raise _unwritable(trace, error) from error
+    with lock:
+        _run(_serve(config, trace, on_ready))
+
+
+def _unwritable(trace: Path, error: OSError) -> TraceError:
+    return TraceError(f"cannot write beside {trace}: {error.strerror or error}; choose another place with --trace")
 
 
 def _run(main: Coroutine[None, None, None]) -> None:
@@ -92,18 +98,9 @@ async def _serve(config: Config, trace: Path, on_ready: Callable[[Ready], None])
     _allow_many_connections()
     stop = _StopSignals()
     back = Back(config, trace)
-    recorder = Recorder(
-        journal_folder(trace),
-        memory_bytes=config.record.memory_bytes,
-        batch_s=config.record.batch_ms / 1000,
-        segment_bytes=config.record.segment_bytes,
-        key=load_key(Path(f"{trace}.key")),
-        masked_headers=config.mask.headers,
-        masked_websocket_fields=config.mask.websocket_fields,
-        on_written=back.ring,
-    )
+    recorder = _recorder(config, trace, back)
     try:
-        await back.start()
+        await back.start(recorder.started)
         server = Server(_forwarding(config, recorder))
         listening: list[str] = []
         for host, port in _listen_places(config):
@@ -129,6 +126,22 @@ async def _serve(config: Config, trace: Path, on_ready: Callable[[Ready], None])
         if not await asyncio.to_thread(recorder.stop, _RECORDER_STOP_S):
             _log.error("not all could be written to the journal in %s", journal_folder(trace))
         await back.stop()
+
+
+def _recorder(config: Config, trace: Path, back: "Back") -> Recorder:
+    try:
+        return Recorder(
+            journal_folder(trace),
+            memory_bytes=config.record.memory_bytes,
+            batch_s=config.record.batch_ms / 1000,
+            segment_bytes=config.record.segment_bytes,
+            key=load_key(Path(f"{trace}.key")),
+            masked_headers=config.mask.headers,
+            masked_websocket_fields=config.mask.websocket_fields,
+            on_written=back.ring,
+        )
+    except OSError as error:
+        raise _unwritable(trace, error) from error
 
 
 def _forwarding(config: Config, recorder: Recorder) -> Forwarding:
@@ -160,18 +173,16 @@ class Back:
     """The back process: started, started again when it dies, ended after it has taken in everything."""
 
     def __init__(self, config: Config, trace: Path) -> None:
-        self._arguments = json.dumps(
-            {
-                "trace": str(trace),
-                "body_fields": list(config.mask.body_fields),
-                "log_level": config.log_level,
-            }
-        )
+        self._settings: dict[str, object] = {
+            "trace": str(trace),
+            "body_fields": list(config.mask.body_fields),
+            "log_level": config.log_level,
+        }
         self._read_end, self._write_end = os.pipe()
         os.set_blocking(self._write_end, False)
         self._process: asyncio.subprocess.Process | None = None
         self._watching: asyncio.Task[None] | None = None
-        self._is_stopping = False
+        self._stopping = asyncio.Event()
 
     def ring(self) -> None:
         """Tell the back that there is something new; called from the recorder's thread."""
@@ -179,14 +190,15 @@ class Back:
         with contextlib.suppress(BlockingIOError, BrokenPipeError):
             os.write(self._write_end, b"\0")
 
-    async def start(self) -> None:
-        """Start it, and see to it that it stays."""
+    async def start(self, run_started: ClockReading) -> None:
+        """Start it, and see to it that it stays; `run_started` tells this run's segments from older ones."""
+        self._settings["living_run"] = run_started.wall_ns
         await self._start_process()
         self._watching = asyncio.get_running_loop().create_task(self._watch())
 
     async def stop(self) -> None:
         """Close the pipe and wait until it has taken in everything."""
-        self._is_stopping = True
+        self._stopping.set()
         os.close(self._write_end)
         if self._watching is not None:
             done, _ = await asyncio.wait((self._watching,), timeout=_BACK_STOP_S)
@@ -197,21 +209,23 @@ class Back:
 
     async def _start_process(self) -> None:
         self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "proxy.back", self._arguments, stdin=self._read_end
+            sys.executable, "-m", "proxy.back", json.dumps(self._settings), stdin=self._read_end
         )
 
     async def _watch(self) -> None:
         deaths = 0
         while self._process is not None:
             code = await self._process.wait()
-            if self._is_stopping:
+            if self._stopping.is_set():
                 return
             wait_s = _RESTART_S[min(deaths, len(_RESTART_S) - 1)]
             deaths += 1
             _log.warning(
                 "the process that writes the trace ended (%s); forwarding goes on, restart in %g s", code, wait_s
             )
-            await asyncio.sleep(wait_s)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), wait_s)
+                return
             await self._start_process()
 
 

@@ -50,11 +50,11 @@ def _check_listen(context: click.Context, parameter: click.Parameter, listen: st
 )
 @click.option(
     "--context-length",
-    type=click.IntRange(min=64),
+    type=click.IntRange(min=256),
     default=DEFAULT_CONTEXT_LENGTH,
     metavar="TOKENS",
     show_default=True,
-    help="How much the model can see at once: the request and its answer.",
+    help="How much the model can see at once, its answer included; llama.cpp rounds up to 256, 512, 768 and so on.",
 )
 @click.option(
     "--trace",

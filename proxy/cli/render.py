@@ -65,7 +65,7 @@ def size(count: int | None) -> str:
 
 
 def duration(ms: float | None) -> str:
-    """A duration in at most five characters or so: `0.4ms`, `83ms`, `1.24s`, `2m05s`."""
+    """A duration in at most five characters up to four days: `0.4ms`, `83ms`, `1.24s`, `2m05s`, `1.5h`."""
     if ms is None:
         return "-"
     if ms < 999.5:
@@ -73,10 +73,9 @@ def duration(ms: float | None) -> str:
     seconds = ms / 1000
     if seconds < 59.95:
         return f"{seconds:.2f}s" if seconds < 9.995 else f"{seconds:.1f}s"
-    minutes, seconds = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes}m{seconds:02}s"
-    return f"{minutes // 60}h{minutes % 60:02}m"
+    if seconds >= 599.5:
+        return f"{seconds / 60:.1f}m" if seconds < 3597 else f"{seconds / 3600:.1f}h"
+    return f"{round(seconds) // 60}m{round(seconds) % 60:02}s"
 
 
 def local_time(at: str) -> datetime:

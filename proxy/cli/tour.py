@@ -138,7 +138,8 @@ def _said(number: str, who: str, text: Text) -> Table:
 
 def live_commands(url: str, model: str, trace: Path) -> dict[str, str]:
     """Commands for a POSIX shell that work while the demo runs, by what they are for."""
-    body = {"model": model, "stream": True, "messages": [{"role": "user", "content": "Say hello in French."}]}
+    messages = [{"role": "user", "content": "Say hello in French."}]
+    body = {"model": model, "stream": True, "max_tokens": 60, "messages": messages}
     data = json.dumps(body).replace(' "messages"', '\n       "messages"')
     return {
         "Talk to the model": (

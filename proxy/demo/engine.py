@@ -73,7 +73,8 @@ class Engine:
             model: what to call it.
             log: written anew with llama.cpp's log.
             port: 0 lets the system choose one.
-            context_length: tokens that one request and its answer may have.
+            context_length: tokens that one request and its answer may have; llama.cpp rounds up to multiples of 256,
+                and down to what the model was trained for.
 
         Raises:
             MissingExtraError: llama.cpp is not installed, or not for this platform.

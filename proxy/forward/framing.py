@@ -66,7 +66,12 @@ class Head:
 
     def tokens(self, name: bytes) -> list[bytes]:
         """The comma-separated members of a list field, in lower case."""
-        return [token.strip().lower() for value in self.values.get(name, _NONE) for token in value.split(b",") if token.strip()]
+        return [
+            token.strip().lower()
+            for value in self.values.get(name, _NONE)
+            for token in value.split(b",")
+            if token.strip()
+        ]
 
     def content_length(self) -> int | None:
         """What Content-Length says; None without one.
@@ -144,10 +149,11 @@ class ResponseHead(Head):
         return UntilCloseBody() if length is None else LengthBody(length)
 
 
-def split_head(buffer: bytes, searched: int, limit: int) -> tuple[bytes, int] | None:
+def split_head(buffer: bytes, searched: int, limit: int, start: bytes = b"") -> tuple[bytes, int] | None:
     """The raw head at the front of `buffer` and the offset after its empty line; None while it is incomplete.
 
-    `searched` bytes were searched before, without success. Raises `FramingError` as soon as it can be no head.
+    `searched` bytes were searched before, without success; `start` is how every head begins. Raises `FramingError` as
+    soon as it can be no head.
     """
     end = buffer.find(b"\r\n\r\n", max(0, searched - 3))
     if end >= 0 and end <= limit:
@@ -156,6 +162,8 @@ def split_head(buffer: bytes, searched: int, limit: int) -> tuple[bytes, int] | 
         raise FramingError(f"the head is longer than {limit} bytes", 431)
     if _BARE_LF.search(buffer, max(0, searched - 1)):
         raise FramingError("a line ends in LF without CR")
+    if not buffer.startswith(start[: len(buffer)]):
+        raise FramingError(f"it does not begin with {start.decode()}")
     return None
 
 

@@ -312,7 +312,7 @@ class Exchange:
             self._first_byte_ns = at_ns
         while True:
             try:
-                found = split_head(data, searched, self._forwarding.max_head_bytes)
+                found = split_head(data, searched, self._forwarding.max_head_bytes, b"HTTP/1.")
                 if found is None:
                     self._response_head = data
                     return

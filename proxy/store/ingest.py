@@ -63,6 +63,7 @@ class Ingest:
         self._secrets = SecretPaths(body_fields, key)
         self._segments = Segments(journal_folder(trace), living_run)
         self._connection: sqlite3.Connection | None = None
+        self._identity: tuple[int, int] | None = None
         self._state: _State | None = None
 
     def run_once(self) -> int:
@@ -89,8 +90,7 @@ class Ingest:
             pass
         try:
             state = self._ready()
-            for (run,) in state.connection.execute(_UNENDED_RUNS).fetchall():
-                self._end_run(state, run)
+            self._end_runs(state, but=None)
         except BaseException:
             self._forget()
             raise
@@ -103,8 +103,11 @@ class Ingest:
             self._connection = None
 
     def _ready(self) -> "_State":
+        if self._connection is not None and _identity(self._trace) != self._identity:
+            self.close()  # the file was moved or deleted: what comes now belongs in the one that bears its name
         if self._connection is None:
             self._connection = open_for_writing(self._trace)
+            self._identity = _identity(self._trace)
         if self._state is None:
             self._state = _State(self._connection, self._secrets)
             position = self._connection.execute("SELECT segment, offset FROM journal_position").fetchone()
@@ -126,10 +129,18 @@ class Ingest:
         state.take(batch)
         connection.execute("INSERT OR REPLACE INTO journal_position VALUES(1, ?, ?)", (batch.segment, batch.offset))
         connection.execute("COMMIT")
-        if batch.is_run_done and state.run is not None:
-            self._end_run(state, state.run)
+        if batch.is_run_done or state.has_begun_run:
+            state.has_begun_run = False
+            is_over = batch.is_run_done and batch.header is not None
+            self._end_runs(state, but=None if is_over else state.run)
         self._segments.committed(batch)
         return max(batch.size, 1)
+
+    def _end_runs(self, state: "_State", but: int | None) -> None:
+        """End what is unfinished of all runs but one: they are taken in one after the other."""
+        for (run,) in state.connection.execute(_UNENDED_RUNS).fetchall():
+            if run != but:
+                self._end_run(state, run)
 
     def _end_run(self, state: "_State", run: int) -> None:
         """End what is unfinished of a run, in transactions of bounded size."""
@@ -144,12 +155,23 @@ class Ingest:
                 return
 
 
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What tells a file from another that later has its name."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
+
+
 class _State:
     """What is known in memory of the trace's end: the current run and what is unfinished of it."""
 
     def __init__(self, connection: sqlite3.Connection, secrets: SecretPaths) -> None:
         self.connection = connection
         self.run: int | None = None
+        self.has_begun_run = False
+        """A run was met for the first time; those before it are over."""
         self._run_id = b""
         self._rows = Rows(connection)
         self._shared = Shared(self._rows, secrets)
@@ -214,6 +236,7 @@ class _State:
                 (header.run_id, *run[1:]),
             )
             run = (cursor.lastrowid, *run[1:])
+            self.has_begun_run = True
         self.run, _, _, self._first_id = run
         self._run_id = header.run_id
         self._offset_ns = started.wall_ns - started.monotonic_ns

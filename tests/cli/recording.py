@@ -7,12 +7,13 @@ from typing import Self
 
 from proxy.clock import ClockReading
 from proxy.exchange import Outcome, Side
-from proxy.record.journal import DATA_KINDS, Close, Gap, Kind, Open, Response, journal_folder, pack_record
+from proxy.record.journal import Close, Gap, Kind, Open, Response, journal_folder, pack_record
 from proxy.record.segments import SegmentWriter
 from proxy.secret import load_key
 from proxy.store.ingest import Ingest
 
 MS = 1_000_000
+_DATA = {Side.CLIENT: Kind.CLIENT_DATA, Side.UPSTREAM: Kind.UPSTREAM_DATA}
 CHAT_HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost:8234\r\nContent-Type: application/json\r\n"
 CHAT = b'{"model":"smollm2-135m-instruct","messages":[{"role":"user","content":"hi"}],"temperature":1.50}'
 ANSWER = b'{"choices":[{"message":{"role":"assistant","content":"Hello! \xc3\xbc"}}],"usage":{"total_tokens":12}}'
@@ -60,7 +61,7 @@ class Recording:
         """Reads of body bytes, so many ms one after the other."""
         for part in parts:
             self.at_ms += every_ms
-            self.write(DATA_KINDS[side], exchange, part)
+            self.write(_DATA[side], exchange, part)
             self._bytes[exchange, side] = self._bytes.get((exchange, side), 0) + len(part)
 
     def respond(self, exchange: int, head: bytes = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n") -> None:

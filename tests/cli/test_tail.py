@@ -102,21 +102,21 @@ _text = st.text() | st.none()
 
 
 @given(
-    st.integers(60, 300),
+    st.integers(80, 300),
     st.builds(
         ExchangeRow,
         **{
-            "id": st.integers(1, 10**9),
+            "id": st.integers(1, 10**7),
             "started_at": st.just("2026-01-02T03:04:05.678901Z"),
             "client": st.just("[2001:db8:1234:5678:9abc:def0:1234:5678]:65535") | st.just("127.0.0.1:1"),
             "path": _text,
             "model": _text,
             "method": _text,
             "status": st.none() | st.integers(100, 999),
-            "request_bytes": st.integers(0, 10**12),
+            "request_bytes": st.integers(0, 10**11),
             "response_bytes": st.integers(0, 10**12),
-            "first_byte_ms": st.none() | st.floats(0, 3e6),
-            "duration_ms": st.none() | st.floats(0, 3e6),
+            "first_byte_ms": st.none() | st.floats(0, 3e8),
+            "duration_ms": st.none() | st.floats(0, 3e8),
             "outcome": st.none() | st.sampled_from(list(Outcome)).map(str),
             "gaps": st.integers(0, 2),
         },
@@ -125,7 +125,7 @@ _text = st.text() | st.none()
 def test_line_fits_the_terminal(width: int, row: ExchangeRow) -> None:
     line = Layout.fitting(width, len(str(row.id))).line(row)
     assert "\n" not in line.plain
-    assert line.cell_len <= max(width, 80) - 1 + (len(str(row.id)) > 9)
+    assert line.cell_len < width
 
 
 # --- following --------------------------------------------------------------------------------------------------------
@@ -147,7 +147,7 @@ class Following:
 
     def _read(self) -> None:
         assert self.process.stdout
-        while part := self.process.stdout.read1():
+        while part := os.read(self.process.stdout.fileno(), 65536):
             self._out += part
 
     @property
