@@ -1,8 +1,8 @@
 """The back process: takes the journal into the trace while the front lives, and what is left when it has gone.
 
 `python -m proxy.back SETTINGS`, SETTINGS being one JSON object: `trace` (path), and if wanted `body_fields` (paths of
-secrets inside bodies), `log_level`, `living_run` (when the front's run started, wall ns). On stdin the front rings: a byte
-says that there is something new, the end that the front is dead or has written everything.
+secrets inside bodies), `log_level`, `living_run` (when the front's run started, wall ns). On stdin the front rings: a
+byte says that there is something new, the end that the front is dead or has written everything.
 """
 
 import json
@@ -71,7 +71,7 @@ class Doorbell:
     def pause(self, seconds: float) -> None:
         """Let some time pass, unless there is no more to wait for."""
         if not self.is_front_gone and not self.is_stopped:
-            time.sleep(seconds)
+            time.sleep(max(0.0, seconds))
 
 
 class Back:

@@ -38,6 +38,8 @@ _BACK_STOP_S = 30.0
 _RECORDER_STOP_S = 5.0
 _GC_THRESHOLDS = (20_000, 20, 20)
 """An exchange makes few objects that last and no cycles, so Python's own thresholds only cost time."""
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+"""glibc's malloc.h."""
 _SWITCH_INTERVAL_S = 0.0005
 """How long the recorder's thread may hold the interpreter while the loop waits; Python's own 5 ms are felt."""
 
@@ -93,6 +95,7 @@ def _run(main: Coroutine[None, None, None]) -> None:
 
 async def _serve(config: Config, trace: Path, on_ready: Callable[[Ready], None]) -> None:
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    _keep_freed_memory()
     gc.freeze()
     gc.set_threshold(*_GC_THRESHOLDS)
     _allow_many_connections()
@@ -259,3 +262,17 @@ def _allow_many_connections() -> None:
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         if soft < hard:
             resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 65536), hard))
+
+
+def _keep_freed_memory() -> None:
+    """Tell glibc to keep what is freed for the next read, instead of giving it back and having it made anew.
+
+    Each big read is a block of its own, which by default goes back to the system at once: the page faults that this
+    costs are a quarter of what a download takes.
+    """
+    with contextlib.suppress(ImportError, OSError, AttributeError, TypeError):
+        import ctypes  # noqa: PLC0415 - for glibc only
+
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_M_MMAP_THRESHOLD, 4 << 20)
+        mallopt(_M_TRIM_THRESHOLD, 8 << 20)

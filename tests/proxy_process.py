@@ -8,10 +8,11 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import IO, TypeVar
 
 from tests.raw_client import Address
 from tests.raw_socket import WAIT_S
@@ -64,28 +65,35 @@ class ProxyProcess:
         self.address: Address = ("127.0.0.1", free_port())
         self.authority = f"127.0.0.1:{self.address[1]}"
         self.url = f"http://{self.authority}"
-        self._output = folder / "output.txt"
         self._config = folder / "config.toml"
         self._process: subprocess.Popen[bytes] | None = None
+        self._output = bytearray()
+        self._listening_to: threading.Thread | None = None
         settings: dict[str, object] = {"listen": self.authority, "trace": str(self.trace), **(config or {})}
         lmstudio = {"lmstudio": {"url": upstream_url, "prefix": "/"}}
         upstreams = settings.get("upstreams")
         settings["upstreams"] = {**lmstudio, **upstreams} if isinstance(upstreams, Mapping) else lmstudio
         self._config.write_text(as_toml(settings))
 
+    def listen_at(self, listen: str) -> None:
+        """Let it listen somewhere else than at `authority`, on the same port."""
+        self._config.write_text(self._config.read_text().replace(f'"{self.authority}"', f'"{listen}"', 1))
+
     # --- the process --------------------------------------------------------------------------------------------------
 
     def start(self, environment: Mapping[str, str] | None = None) -> "ProxyProcess":
         """Start it and wait until it takes connections."""
-        with self._output.open("ab") as output:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "proxy", "serve", "--config", self._config],
-                stdout=output,
-                stderr=output,
-                stdin=subprocess.DEVNULL,
-                cwd=REPOSITORY,
-                env=_environment() | dict(environment or {}),
-            )
+        # A pipe and not a file, so that a limit on the size of files does not silence it.
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "proxy", "serve", "--config", self._config],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            cwd=REPOSITORY,
+            env=_environment() | dict(environment or {}),
+        )
+        self._listening_to = threading.Thread(target=self._listen, args=(self._process.stdout,))
+        self._listening_to.start()
         try:
             wait_until(self._is_listening, "the proxy listens")
         except BaseException:
@@ -96,30 +104,32 @@ class ProxyProcess:
     def stop(self, wait_s: float = WAIT_S) -> int:
         """SIGTERM, as a service manager sends it; give the exit code once everything is stored."""
         assert self._process
-        back = self.back_pid()
         self._process.terminate()
         try:
-            code = self._process.wait(wait_s)
-            if back:
-                wait_until(lambda: not _is_alive(back), "the back process ended")
+            return self._process.wait(wait_s)
         finally:
             self.kill()
-        return code
 
-    def kill(self) -> None:
-        """SIGKILL for the front; the back sees its pipe close and ends by itself. No harm where it ended before."""
-        if self._process:
-            back = self.back_pid() if self._process.poll() is None else None
-            self._process.kill()
-            self._process.wait()
-            self._process = None
-            if back:
-                wait_until(lambda: not _is_alive(back), "the back process took in what was left and ended")
+    def kill(self, wait_s: float = WAIT_S) -> None:
+        """SIGKILL for the front; the back takes in what is left and ends. No harm where they ended before."""
+        if not self._process:
+            return
+        back = self.back_pid()
+        self._process.kill()
+        self._process.wait()
+        self._process = None
+        try:
+            wait_until(lambda: not (back and _is_alive(back)), "the back took in what was left and ended", wait_s)
+        finally:
+            if back and _is_alive(back):
+                os.kill(back, signal.SIGKILL)
+            assert self._listening_to
+            self._listening_to.join(wait_s)
 
-    def signal_stop(self) -> subprocess.Popen[bytes]:
-        """SIGTERM without waiting; give the process to wait for."""
+    def send_signal(self, number: int) -> subprocess.Popen[bytes]:
+        """Send the front a signal; give the process to wait for."""
         assert self._process
-        self._process.terminate()
+        self._process.send_signal(number)
         return self._process
 
     @property
@@ -165,7 +175,7 @@ class ProxyProcess:
 
     def output(self) -> str:
         """What it printed and logged so far, all starts together."""
-        return self._output.read_text()
+        return self._output.decode(errors="replace")
 
     def run(self, *arguments: str, may_fail: bool = False) -> subprocess.CompletedProcess[bytes]:
         """Run another command of proxy-log (`show`, `verify`, `ingest`) with the same config."""
@@ -179,6 +189,11 @@ class ProxyProcess:
         )
         assert may_fail or done.returncode == 0, f"{arguments}: {done.stdout.decode()}{done.stderr.decode()}"
         return done
+
+    def _listen(self, pipe: IO[bytes]) -> None:
+        with pipe:
+            while data := os.read(pipe.fileno(), 65536):
+                self._output += data
 
     def _is_listening(self) -> bool:
         assert self._process
@@ -196,6 +211,8 @@ class ProxyProcess:
         connection = sqlite3.connect(f"file:{self.trace}?mode=ro", uri=True, timeout=WAIT_S)
         connection.row_factory = sqlite3.Row
         try:
+            if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'exchanges'").fetchone():
+                return []
             return connection.execute(sql, parameters).fetchall()
         finally:
             connection.close()

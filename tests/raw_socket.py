@@ -15,7 +15,7 @@ from typing import Literal, Self
 Field = tuple[bytes, bytes]
 Ending = Literal["closed", "reset"]
 
-WAIT_S = 3.0
+WAIT_S = 10.0
 """How long a test waits for something that must come; only a failing test waits that long."""
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]+)[ \t]*(?:;[^\r]*)?\r\n")
 HOP_BY_HOP = {b"connection", b"keep-alive", b"proxy-connection", b"te", b"transfer-encoding", b"upgrade"}

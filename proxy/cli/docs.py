@@ -61,5 +61,4 @@ def docs(name: str | None) -> None:
         click.echo(text, nl=False)
         return
     console.width = min(console.width, 100)  # long lines are hard to read
-    with console.pager(styles=True) if text.count("\n") > console.height else console:
-        console.print(Markdown(text))
+    console.print(Markdown(text), soft_wrap=False)

@@ -1,7 +1,9 @@
 """`proxy-log tail`: the last exchanges, and the next ones as they happen."""
 
+import heapq
 import json
 import time
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -54,11 +56,12 @@ def tail(*, count: int, follow: bool, text: bool, as_json: bool, trace: str | No
         click.echo(err=True)  # the ordinary end of -f: the prompt gets a line of its own
 
 
-def _with_gaps(rows: list[ExchangeRow], gaps: list[GapRow]) -> list[ExchangeRow | GapRow]:
+def _with_gaps(rows: list[ExchangeRow], gaps: list[GapRow]) -> Iterable[ExchangeRow | GapRow]:
     """The exchanges, and between them by time what is missing of nobody knows which."""
     since = rows[0].started_at if rows else ""
     missing = [gap for gap in gaps if gap.exchange_id is None and gap.since >= since]
-    return sorted([*rows, *missing], key=lambda row: row.since if isinstance(row, GapRow) else row.started_at)
+    # Not sorted: ids count in the order in which heads were complete, times are of their first bytes.
+    return heapq.merge(rows, missing, key=lambda row: row.since if isinstance(row, GapRow) else row.started_at)
 
 
 def _wait_for(file: Path) -> None:

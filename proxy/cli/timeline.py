@@ -93,7 +93,8 @@ def _line(seen: _Seen, *, is_first: bool) -> Text:
         line.append(f"{chunk_kind(chunk)} ", DIM)
     if seen.text:
         line.append(f"{printable(seen.text, is_one_line=True)!r} ", BOLD)
-    return line.append(_preview(chunk, seen.data), DIM if seen.text else Style())
+    line.append(_preview(chunk, seen.data), DIM if seen.text else Style()).rstrip()
+    return line
 
 
 def _time(us: int) -> str:

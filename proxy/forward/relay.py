@@ -299,7 +299,11 @@ class Exchange:
         asyncio.get_running_loop().call_later(_PACE_S, self._go_on, hold)
 
     def _go_on(self, hold: Callable[[bool], None]) -> None:
-        if not self._is_over and not self._is_client_slow:
+        if self._is_over or self._is_client_slow:
+            return
+        if self._forwarding.recorder.is_behind:
+            self._pace(hold)
+        else:
             hold(False)
 
     # --- the response -------------------------------------------------------------------------------------------------

@@ -7,9 +7,9 @@ Facts (RFC 6455 sections 5.2-5.6, RFC 7692 sections 7.2.2-7.2.3)
 * With permessage-deflate, RSV1 on a message's first frame says that this message is compressed; others are not. The
   window goes on from one message to the next unless "..._no_context_takeover" was agreed.
 
-An observer judges less than an endpoint: text need not be UTF-8, a missing mask is no matter. What cannot be understood at
-all is given back as it came, with opcode None, up to the end. wsproto's FrameProtocol raises at these, unmasks at a
-tenth of the speed and ends with the first error, so its frame reader is not used here.
+An observer judges less than an endpoint: text need not be UTF-8, a missing mask is no matter. What cannot be understood
+at all is given back as it came, with opcode None, up to the end. wsproto's FrameProtocol raises at these and ends with
+the first; so it serves in the tests, as the peer that shares no line with this reader.
 """
 
 import zlib

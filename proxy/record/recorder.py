@@ -26,7 +26,7 @@ _RECORD_OVERHEAD_BYTES = 120
 _WRITE_BYTES = 1 << 20
 """At most so much is joined for one write: more would only cost memory."""
 _RETRY_S = 0.25
-_PATIENCE_NS = 100_000_000
+_PATIENCE_NS = 1_000_000_000
 """A disk that has taken nothing for so long is not waited for."""
 _IDLE_ROTATION_S = 2.0
 """A segment that has rested so long is ended, so that the back can delete it."""
@@ -118,7 +118,7 @@ class Recorder:
         self._queue: deque[tuple[Kind, int, int, Payload, int]] = deque()
         self._put_bytes = 0  # written by the loop alone
         self._written_bytes = 0  # written by the thread alone
-        self._patient_until_ns = 0
+        self._patient_until_ns = monotonic_ns() + _PATIENCE_NS
         self._exchanges = 0
         self._losses: dict[int, _Loss] = {}
         self._losses_lock = threading.Lock()
@@ -222,7 +222,7 @@ class Recorder:
                 if data is not None:
                     parts += pack_record(kind, exchange, at_ns, data)
                     size += len(data)
-            self._write(b"".join(parts))
+            self._write(parts)
             self._written_bytes += taken
             self._patient_until_ns = monotonic_ns() + _PATIENCE_NS
 
@@ -246,12 +246,12 @@ class Recorder:
                 parts += pack_record(Kind.CLIENT_DATA, exchange, at_ns, rest)
         return payload.pack()
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, parts: list[bytes]) -> None:
         """Write, for as long as it takes; meanwhile the queue fills up to its limit and no further."""
         is_waiting = False
         while True:
             try:
-                if not self._segments.append(data):
+                if not self._segments.append(parts):
                     _log.warning("a journal segment was deleted before it was taken in; what it held is lost")
                     self._reason = "a journal segment was deleted"
                     self.lose(0, Kind.GAP, monotonic_ns(), 0)
@@ -285,4 +285,4 @@ class Recorder:
             )
             parts += pack_record(Kind.GAP, exchange, loss.last_ns, gap.pack())
         _log.warning("%d records could not be recorded: %s", sum(loss.records for loss in losses.values()), reason)
-        self._write(b"".join(parts))
+        self._write(parts)

@@ -7,6 +7,11 @@ from pathlib import Path
 from proxy.clock import ClockReading
 from proxy.record.journal import SegmentHeader, segment_name
 
+_JOINED_BYTES = 256 * 1024
+"""Less is joined and written at once; more is handed over in its parts, as copying it costs more than the call."""
+_MOST_PARTS = 1024
+"""What Linux takes in one `writev`."""
+
 
 class SegmentWriter:
     """Appends to the current segment of one run. Files are created 0600, the folder 0700."""
@@ -24,25 +29,36 @@ class SegmentWriter:
         """The current segment holds more than its header."""
         self._begin_next()
 
-    def append(self, data: bytes) -> bool:
+    def append(self, parts: list[bytes]) -> bool:
         """Write whole records. False if the segment written before was deleted by somebody else, with what it held.
 
         Raises:
-            OSError: nothing of `data` is in the journal; the same may be tried again.
+            OSError: nothing of `parts` is in the journal; the same may be tried again.
         """
+        size = sum(map(len, parts))
         is_intact = self._file < 0 or os.fstat(self._file).st_nlink > 0
-        if self._file < 0 or not is_intact or (self.has_records and self._size + len(data) > self._limit):
+        if self._file < 0 or not is_intact or (self.has_records and self._size + size > self._limit):
             self._begin_next()
         try:
-            view = memoryview(data)
-            while view:
-                view = view[os.write(self._file, view) :]
+            if size < _JOINED_BYTES or not hasattr(os, "writev"):
+                self._write(b"".join(parts))
+            else:
+                for start in range(0, len(parts), _MOST_PARTS):
+                    some = parts[start : start + _MOST_PARTS]
+                    written = os.writev(self._file, some)
+                    if written < sum(map(len, some)):
+                        self._write(b"".join(some)[written:])
         except OSError:
             self._take_back()
             raise
-        self._size += len(data)
+        self._size += size
         self.has_records = True
         return is_intact
+
+    def _write(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._file, view) :]
 
     def rotate_quietly(self) -> None:
         """Begin the next segment if that is possible now; if not, the current one stays."""

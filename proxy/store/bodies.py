@@ -5,6 +5,7 @@ separator before an element, so that a chat's last message has the same bytes wh
 Where the borders lie depends on nothing but the bytes before them.
 """
 
+import contextlib
 import sqlite3
 from collections.abc import Iterator
 
@@ -34,10 +35,8 @@ def cut(body: bytes) -> tuple[list[memoryview], str | None]:
         return list(equal_parts(body)), None
     model = None
     if (raw := members.get("model")) is not None:
-        try:
+        with contextlib.suppress(msgspec.DecodeError):  # a number or the like is no model's name
             model = _string(raw)
-        except msgspec.DecodeError:
-            pass  # a number or the like: no model's name
     if len(body) < MIN_CUT_BYTES:
         return [memoryview(body)], model
     return _parts(body, members), model

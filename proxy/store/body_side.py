@@ -263,7 +263,9 @@ class LongBody:
         return staged_rows
 
 
-def _staged_parts(connection: sqlite3.Connection, exchange_id: int, side: int) -> Iterator[tuple[int | None, bytes, int, int]]:
+def _staged_parts(
+    connection: sqlite3.Connection, exchange_id: int, side: int
+) -> Iterator[tuple[int | None, bytes, int, int]]:
     """(blob id, bytes, whether they are text, seq) of what is staged for a long body, in order."""
     return connection.execute(
         "SELECT s.blob_id, CAST(coalesce(s.data, b.data) AS BLOB), typeof(b.data) = 'text', s.seq FROM staged_chunks s"

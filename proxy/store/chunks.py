@@ -1,24 +1,24 @@
 """Chunks share their frame and their row: streamed events differ in a few characters only.
 
 Two consecutive events show what they have in common; that becomes a frame (head, tail), and a chunk is what stands
-between. Chunks of one frame that follow each other share a row, up to `RUN_BYTES`, since a row of a table without
-rowid that is longer would take pages of its own.
+between. Chunks of one frame that follow each other share a row of up to `RUN_BYTES`: what is above 1,002 bytes in a row
+of a table without rowid takes a page of its own (https://www.sqlite.org/fileformat.html, section 1.6).
 """
 
 import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from os.path import commonprefix
 
 import msgspec
 
 from proxy.exchange import Side
 
-RUN_BYTES = 800
-MAX_IN_RUN_BYTES = 400
-"""A longer middle has a row of its own."""
+RUN_BYTES = 950
+MAX_IN_RUN_CHARACTERS = 400
+"""A longer middle begins a row."""
 MIN_SHARED_BYTES = 48
 """A frame has to save so many bytes in each chunk."""
+MAX_COMPARED_BYTES = 16384
 _RECENT_FRAMES = 6
 _HEAD_ANCHOR_BYTES, _TAIL_ANCHOR_BYTES = 12, 10
 
@@ -43,65 +43,48 @@ class ChunkRuns:
     __slots__ = ("_at_us", "_exchange_id", "_frame_id", "_middle", "_more", "_opcode", "_seq", "_side", "_size", "seq")
 
     def __init__(self, exchange_id: int, side: int, seq: int = 0) -> None:
+        """`seq` is the next chunk's number."""
         self._exchange_id = exchange_id
         self._side = side
         self.seq = seq
-        """The next chunk's number."""
         self._seq = -1  # of the first chunk of the open row; -1: no row is open
         self._at_us = 0
         self._opcode: int | None = None
         self._frame_id: int | None = None
         self._middle: str | bytes | int = 0
-        self._more: list[tuple[int, str | int]] = []
+        self._more: list[bytes] = []  # the later chunks as JSON
         self._size = 0
 
     def add(
         self, rows: list[RunRow], at_us: int, middle: str | bytes | int, opcode: int | None, frame_id: int | None
     ) -> None:
         """Take one chunk; a row that can grow no more goes to `rows`."""
-        if isinstance(middle, int):
-            size = 0
-        else:
-            size = len(middle) if not isinstance(middle, bytes) else RUN_BYTES
         if (
             self._seq >= 0
-            and size <= MAX_IN_RUN_BYTES
-            and self._size < RUN_BYTES
             and self._frame_id == frame_id
             and self._opcode == opcode
-            and not isinstance(middle, bytes)
+            and (isinstance(middle, int) or (isinstance(middle, str) and len(middle) <= MAX_IN_RUN_CHARACTERS))
         ):
-            self._more.append((at_us - self._at_us, middle))
-        else:
-            self.flush(rows)
-            self._seq, self._at_us, self._opcode, self._frame_id, self._middle = (
-                self.seq,
-                at_us,
-                opcode,
-                frame_id,
-                middle,
-            )
-            self._more = []
-            self._size = 0
-        self._size += size + 12
+            later = _encode((at_us - self._at_us, middle))
+            size = self._size + len(later) + 1
+            if size <= RUN_BYTES:
+                self._more.append(later)
+                self._size = size
+                self.seq += 1
+                return
+        self.flush(rows)
+        self._seq = self.seq
+        self._at_us, self._middle, self._opcode, self._frame_id = at_us, middle, opcode, frame_id
+        self._more = []
+        self._size = 0 if isinstance(middle, int) else len(middle)
         self.seq += 1
 
     def flush(self, rows: list[RunRow]) -> None:
         """Put the open row as it is now into `rows`."""
         if self._seq >= 0:
-            more = _encode(self._more).decode() if self._more else None
-            rows.append(
-                (
-                    self._exchange_id,
-                    self._side,
-                    self._seq,
-                    self._at_us,
-                    self._opcode,
-                    self._frame_id,
-                    self._middle,
-                    more,
-                )
-            )
+            more = (b"[%b]" % b",".join(self._more)).decode() if self._more else None
+            key = self._exchange_id, self._side, self._seq
+            rows.append((*key, self._at_us, self._opcode, self._frame_id, self._middle, more))
 
 
 class Seams:
@@ -174,15 +157,25 @@ class Frames:
 
 def _shared(one: bytes, other: bytes) -> tuple[bytes, bytes] | None:
     """What two events have in common at both ends, trimmed to quotes so that no text's letters get into it."""
-    if len(one) > 16384 or len(other) > 16384:
+    if len(one) > MAX_COMPARED_BYTES or len(other) > MAX_COMPARED_BYTES:
         return None
-    head = commonprefix((one, other))
+    head = other[: _shared_length(one, other)]
     head = head[: head.rfind(b'"') + 1]
-    rest_one, rest_other = one[len(head) :], other[len(head) :]
-    tail = commonprefix((rest_one[::-1], rest_other[::-1]))[::-1]
+    one, other = one[len(head) :], other[len(head) :]
+    tail = other[len(other) - _shared_length(one[::-1], other[::-1]) :]
     start = tail.find(b'"')
-    tail = tail[start:] if start >= 0 else tail[tail.find(b"}") :] if b"}" in tail else b""
+    if start < 0:
+        start = tail.find(b"}")
+    tail = tail[start:] if start >= 0 else b""
     return (head, tail) if len(head) + len(tail) >= MIN_SHARED_BYTES else None
+
+
+def _shared_length(one: bytes, other: bytes) -> int:
+    """How many bytes two texts have in common at their start."""
+    size = min(len(one), len(other))
+    # The highest bit in which they differ, big end first, lies in the first byte that differs.
+    differing = int.from_bytes(one[:size], "big") ^ int.from_bytes(other[:size], "big")
+    return size - (differing.bit_length() + 7) // 8
 
 
 @dataclass(frozen=True, slots=True)

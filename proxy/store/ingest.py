@@ -24,6 +24,7 @@ from proxy.store.segments import DAMAGE, Batch, Segments
 
 log = logging.getLogger(__name__)
 
+_OPEN, _CLIENT_DATA, _UPSTREAM_DATA = int(Kind.OPEN), int(Kind.CLIENT_DATA), int(Kind.UPSTREAM_DATA)
 _MALFORMED = (struct.error, ValueError, LookupError, OverflowError)
 """What unpacking a record raises that no writer made."""
 _MAX_LEAP = 1 << 20
@@ -191,14 +192,14 @@ class _State:
         last_ns = None
         for kind, number, at_ns, payload in batch.records:
             try:
-                if kind == Kind.CLIENT_DATA or kind == Kind.UPSTREAM_DATA:
+                if kind in (_CLIENT_DATA, _UPSTREAM_DATA):
                     exchange_id = first_id + number - 1
                     exchange = running.get(exchange_id) or self._recall(number, at_ns)
                     if exchange is not None:
                         touched[exchange_id] = exchange
                         at_us = (at_ns + offset_ns) // 1000 - exchange.started_at_us
-                        exchange.data(kind - Kind.CLIENT_DATA, at_us, payload)
-                elif kind == Kind.OPEN:
+                        exchange.data(kind - _CLIENT_DATA, at_us, payload)
+                elif kind == _OPEN:
                     self._open(number, at_ns, Open.unpack(payload))
                 elif kind == DAMAGE:
                     self._gap(None, last_ns, last_ns, payload.decode())

@@ -19,6 +19,7 @@ _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"(\s*:)?|["\[\]{}]', re.DOTALL)
 _STRING_END = re.compile(rb'[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _ESCAPED_LETTER = re.compile(rb"\\u00[4-7]")
 _STEP = re.compile(r"\[\]|[^.\[\]]+")
+_QUOTE = ord('"')
 _decode = msgspec.json.Decoder(str).decode
 
 Edit = tuple[int, int, bytes]
@@ -83,41 +84,47 @@ class Walk:
     def edits(self, data: bytes, *, is_end: bool) -> list[Edit]:
         """The edits of the next piece, which starts with what was not consumed of the one before."""
         edits: list[Edit] = []
-        at = 0
-        if self._is_inside_string:
-            match = _STRING_END.match(data)
-            if match is None:
-                self.consumed = len(data) - data.endswith(b"\\")
-                return edits
-            at = match.end()
-            self._is_inside_string = False
-        while True:
+        at = self._end_of_long_string(data)
+        while at is not None:
             match = _TOKEN.search(data, at)
+            start, end = match.span() if match else (len(data), len(data))
+            if data.find(b",", at, start) >= 0:
+                self._is_value_next = False
             if match is None:
-                if b"," in data[at:]:
-                    self._is_value_next = False
                 self.consumed = len(data)
-                return edits
-            start, end = match.span()
-            if b"," in data[at:start]:
-                self._is_value_next = False
-            token = data[start]
-            if token == 0x22:
+                break
+            if data[start] == _QUOTE:
                 is_whole = end - start > 1
-                if not is_end and (not is_whole or (not match[1] and not data[end:].lstrip(b" \t\r\n"))):
+                is_key = match[1] is not None
+                if not is_end and not is_key and not (is_whole and data[end:].lstrip()):
                     self._pause(data, start, is_whole=is_whole)
-                    return edits
-                self._string(data, start, end if is_whole else len(data), bool(match[1]), edits)
-                if not is_whole:
-                    self.consumed = len(data)
-                    return edits
-            elif token in b"{[":
-                self._stack.append((token == 0x7B, self._current_steps()))
-                self._is_value_next = token == 0x5B
-            elif self._stack:
-                self._stack.pop()
-                self._is_value_next = False
-            at = end
+                    break
+                # A string that the body's end cuts short may be a secret all the same.
+                self._string(data, start, end if is_whole else len(data), is_key, edits)
+                at = end if is_whole else len(data)
+            else:
+                self._bracket(data[start])
+                at = end
+        return edits
+
+    def _end_of_long_string(self, data: bytes) -> int | None:
+        """Where to go on if the piece before ended inside a long string: after it, or None if this one does too."""
+        if not self._is_inside_string:
+            return 0
+        match = _STRING_END.match(data)
+        if match is None:
+            self.consumed = len(data) - data.endswith(b"\\")
+            return None
+        self._is_inside_string = False
+        return match.end()
+
+    def _bracket(self, token: int) -> None:
+        if token in b"{[":
+            self._stack.append((token == ord("{"), self._current_steps()))
+            self._is_value_next = token == ord("[")
+        elif self._stack:
+            self._stack.pop()
+            self._is_value_next = False
 
     def _pause(self, data: bytes, start: int, *, is_whole: bool) -> None:
         """The piece ends inside a string, or right after it; a long text of no interest need not be kept for that."""
@@ -146,7 +153,7 @@ class Walk:
             self._is_value_next = True
             return
         if self._is_secret() and self._is_a_value():
-            is_closed = end - start > 1 and data[end - 1] == 0x22 and _TOKEN.fullmatch(data, start, end) is not None
+            is_closed = end - start > 1 and data[end - 1] == _QUOTE and _TOKEN.fullmatch(data, start, end) is not None
             inner_end = end - 1 if is_closed else end
             if inner_end > start + 1:
                 secret = _text(data[start:inner_end] + b'"').encode("utf-8", "surrogatepass")
@@ -241,7 +248,7 @@ class MaskedLines:
         return released
 
     def _mask_held(self, *, is_end: bool) -> None:
-        """Mask the complete lines in the held reads (`is_end`: all lines); what is masked goes to the read it began in."""
+        """Mask the complete lines in the held reads (`is_end`: all); a mask goes to the read its secret began in."""
         before = len(self._line)
         text = bytes(self._line) + b"".join([data for _, data in self.held])
         edits: list[Edit] = []

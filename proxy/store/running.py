@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import msgspec
 
@@ -36,6 +37,17 @@ class Shared:
     seams: Seams = field(default_factory=Seams)
     request_lines: dict[bytes, RequestLine] = field(default_factory=dict)
     framings: dict[bytes, Framing] = field(default_factory=dict)
+
+
+class _End(NamedTuple):
+    """The last columns of a row."""
+
+    request_bytes: int
+    response_bytes: int
+    request_complete_us: int | None = None
+    done_us: int | None = None
+    outcome: str | None = None
+    error: str | None = None
 
 
 class Running:
@@ -176,7 +188,11 @@ class Running:
                 masked += side.masked
         if self.is_changed or masked:
             self.is_changed = False
-            self._write_row(_sent_so_far(client), _sent_so_far(upstream), None, None, None, None, None, None)
+            end = _End(
+                client.received_bytes if client is not None else 0,
+                upstream.received_bytes if upstream is not None else 0,
+            )
+            self._write_row(_sent_so_far(client), _sent_so_far(upstream), end)
 
     def close(self, record: Close, offset_ns: int, *, is_counted: bool = True) -> None:
         """The end: bodies are cut, the row is complete. Without `is_counted` the bytes are those that were recorded."""
@@ -204,29 +220,12 @@ class Running:
             request_bytes = client.received_bytes if client is not None else 0
             response_bytes = upstream.received_bytes if upstream is not None else 0
         request_bytes, response_bytes = min(request_bytes, MAX_INTEGER), min(response_bytes, MAX_INTEGER)
-        self._write_row(
-            sent,
-            received,
-            complete_us,
-            done_us,
-            record.outcome.value,
-            record.error or None,
-            request_bytes,
-            response_bytes,
-        )
+        error = record.error or None
+        end = _End(request_bytes, response_bytes, complete_us, done_us, record.outcome.value, error)
+        self._write_row(sent, received, end)
         rows.count(self.model or "", record.outcome.value, request_bytes, response_bytes, done_us)
 
-    def _write_row(
-        self,
-        sent: Sent,
-        received: Sent,
-        complete_us: int | None,
-        done_us: int | None,
-        outcome: str | None,
-        error: str | None,
-        request_bytes: int | None,
-        response_bytes: int | None,
-    ) -> None:
+    def _write_row(self, sent: Sent, received: Sent, end: "_End") -> None:
         client, upstream = self._sides
         self._shared.rows.exchanges.append(
             (
@@ -260,15 +259,15 @@ class Running:
                 received.is_text,
                 sent.masked,
                 received.masked,
-                (client.received_bytes if client is not None else 0) if request_bytes is None else request_bytes,
-                (upstream.received_bytes if upstream is not None else 0) if response_bytes is None else response_bytes,
+                end.request_bytes,
+                end.response_bytes,
                 client.chunks if client is not None else 0,
                 upstream.chunks if upstream is not None else 0,
-                complete_us,
+                end.request_complete_us,
                 self.first_byte_us,
-                done_us,
-                outcome,
-                error,
+                end.done_us,
+                end.outcome,
+                end.error,
             )
         )
 
@@ -305,7 +304,7 @@ def resume(shared: Shared, exchange_id: int) -> Running | None:
 def _resume_side(running: Running, connection: sqlite3.Connection, side: Side, masked: int) -> None:
     where = (running.id, side)
     last = connection.execute(
-        "SELECT seq, at_us, more, typeof(middle) FROM recorded_chunks WHERE exchange_id = ? AND side = ?"
+        "SELECT seq, at_us, more, typeof(middle) = 'integer' FROM recorded_chunks WHERE exchange_id = ? AND side = ?"
         " ORDER BY seq DESC LIMIT 1",
         where,
     ).fetchone()
@@ -314,14 +313,14 @@ def _resume_side(running: Running, connection: sqlite3.Connection, side: Side, m
     ).fetchone()
     if last is None and not staged:
         return
-    next_seq = 0
+    next_seq, is_body = 0, False
     if last is not None:
-        seq, at_us, more, middle_type = last
+        seq, at_us, more, is_body = last
         later = msgspec.json.decode(more) if more else []
         next_seq = seq + 1 + len(later)
         running.last_us = max(running.last_us, at_us + (later[-1][0] if later else 0))
     running.last_us = max(running.last_us, staged_until or 0)
-    if last is not None and middle_type == "integer":
+    if is_body:
         body = BodySide(running.id, side, running._shared.secrets)
         body.resume(connection, next_seq)
         running._sides[side] = body

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sqlite_utils import Database
 
 MIGRATIONS: tuple[Callable[["Database"], None], ...] = ()
-"""What leads from version n to n + 1, in order from version 1, as functions `m001_...`; all run inside one transaction."""
+"""What leads from version n to n + 1, in order from version 1: functions `m001_...`, run inside one transaction."""
 MIN_SQLITE = (3, 37, 0)
 
 
@@ -98,7 +98,7 @@ def open_for_reading(path: Path) -> sqlite3.Connection:
 
 
 def _migrate(connection: sqlite3.Connection, version: int) -> None:
-    from sqlite_utils import Database  # noqa: PLC0415 - half a second and 20 MB that only a migration is worth
+    from sqlite_utils import Database  # noqa: PLC0415 - only a migration is worth its memory
 
     database = Database(connection)
     for migrate in MIGRATIONS[version - 1 :]:

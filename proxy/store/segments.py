@@ -5,10 +5,12 @@ its end was reached and nothing can follow; only then, and after that commit, it
 one segment is read and still there, and the position names it: every other segment in the folder is unread.
 """
 
+import os
 import struct
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 from proxy.record.journal import MAX_PAYLOAD_BYTES, RECORD_HEADER, SEGMENT_HEADER, SegmentHeader
 
@@ -52,7 +54,7 @@ class Segments:
         self._header: SegmentHeader | None = None
 
     def front_is_dead(self) -> None:
-        """No run that is there now is written any more. One that begins later belongs to another front, and to its back."""
+        """No run that is there now is written any more; one that begins later has another front and another back."""
         if self._dead_runs is None:
             self._dead_runs = frozenset(_run_of(name) for name in self._names())
 
@@ -69,12 +71,12 @@ class Segments:
             if not names:
                 return None
             self._name, self._offset, self._header = names[0], 0, None
-        run = _run_of(self._name)
+        name, run = self._name, _run_of(self._name)
         # Asked before reading: the front opens the next segment only after the last byte of this one.
         is_run_over = self._is_run_over(run, names)
-        is_over = is_run_over or any(_run_of(name) == run and name > self._name for name in names)
-        path = self.folder / self._name
-        with path.open("rb") as file:
+        is_over = is_run_over or any(_run_of(other) == run and other > name for other in names)
+        is_run_done = is_run_over and not any(_run_of(other) == run and other != name for other in names)
+        with (self.folder / name).open("rb") as file:
             if self._header is None:
                 start = file.read(SEGMENT_HEADER.size)
                 if len(start) < SEGMENT_HEADER.size and not is_over:
@@ -82,23 +84,17 @@ class Segments:
                 try:
                     self._header = SegmentHeader.unpack(start)
                 except ValueError as error:
-                    return self._set_aside(path, str(error), is_run_over and not _has_more(names, self._name))
+                    return self._set_aside(os.fstat(file.fileno()).st_size, str(error), is_run_done=is_run_done)
             offset = max(self._offset, SEGMENT_HEADER.size)
-            file.seek(offset)
-            data = file.read(self.batch_bytes)
-            if len(data) == self.batch_bytes >= RECORD_HEADER.size:  # a record may be longer than a batch
-                (length,) = struct.unpack_from("<I", data)
-                missing = RECORD_HEADER.size + length - len(data)
-                if 0 < missing and length <= MAX_PAYLOAD_BYTES:
-                    data += file.read(missing)
+            data = _read_records(file, offset, self.batch_bytes)
             records, size = parse(data)
-            is_end = offset + size == path.stat().st_size
-        batch = Batch(self._name, offset + size, size, self._header, records)
-        if is_over and (is_end or size == 0):
+            is_end = offset + size == os.fstat(file.fileno()).st_size
+        batch = Batch(name, offset + size, size, self._header, records)
+        if is_over and (is_end or not size):
             batch.is_segment_done = True
-            batch.is_run_done = is_run_over and not _has_more(names, self._name)
+            batch.is_run_done = is_run_done
             if not is_end:
-                torn = f"the segment {self._name} ends inside a record ({len(data)} bytes)"
+                torn = f"the segment {name} ends inside a record ({len(data)} bytes)"
                 records.append((DAMAGE, 0, 0, torn.encode()))
                 batch.offset += len(data)
         elif not records:
@@ -133,13 +129,25 @@ class Segments:
             return True
         return run != (self.living_run if self.living_run is not None else _run_of(names[-1]))
 
-    def _set_aside(self, path: Path, reason: str, is_run_done: bool) -> Batch:
-        """A segment that cannot be read at all: passed over, kept aside, told as a gap."""
-        size = path.stat().st_size
-        batch = Batch(path.name, size, 0, None, is_segment_done=True, is_run_done=is_run_done)
-        if self._offset < size or not size:  # not yet told
-            batch.records.append((DAMAGE, 0, 0, f"the segment {path.name} is set aside: {reason}".encode()))
+    def _set_aside(self, size: int, reason: str, *, is_run_done: bool) -> Batch:
+        """A segment that cannot be read at all: passed over, kept under another name, told as a gap."""
+        assert self._name is not None
+        batch = Batch(self._name, size, 0, None, is_segment_done=True, is_run_done=is_run_done)
+        if self._offset < size or not size:  # not told yet
+            batch.records.append((DAMAGE, 0, 0, f"the segment {self._name} is set aside: {reason}".encode()))
         return batch
+
+
+def _read_records(file: BinaryIO, offset: int, size: int) -> bytes:
+    """So many bytes from `offset` on, or as many as the first record there has."""
+    file.seek(offset)
+    data = file.read(size)
+    if len(data) >= RECORD_HEADER.size:
+        (length,) = struct.unpack_from("<I", data)
+        missing = RECORD_HEADER.size + length - len(data)
+        if missing > 0 and length <= MAX_PAYLOAD_BYTES:
+            data += file.read(missing)
+    return data
 
 
 def parse(data: bytes) -> tuple[Records, int]:
@@ -172,8 +180,3 @@ def parse(data: bytes) -> tuple[Records, int]:
 def _run_of(name: str) -> int:
     run = name.partition("-")[0]
     return int(run) if run.isdecimal() else -1
-
-
-def _has_more(names: list[str], name: str) -> bool:
-    """Whether another segment of the same run is still to be read."""
-    return any(other != name and _run_of(other) == _run_of(name) for other in names)

@@ -11,7 +11,6 @@ from proxy.store.bodies import read_body
 from proxy.store.chunks import ChunkRow, read_chunks
 from proxy.store.schema import open_for_reading
 
-
 __all__ = ["ChunkRow", "ExchangeRow", "GapRow", "Trace"]
 
 

@@ -4,8 +4,9 @@ import sqlite3
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
+from typing import NamedTuple
 
-from proxy.exchange import Outcome, Side
+from proxy.exchange import Side
 from proxy.store.bodies import read_body
 from proxy.store.chunks import read_chunks
 from proxy.store.rows import DIGEST_BYTES, digest_of
@@ -27,7 +28,6 @@ _REFERENCES = (
     ("recorded_gaps", "run", "runs"),
 )
 _SIDES = {Side.CLIENT: "request", Side.UPSTREAM: "response"}
-_GAPS_OF_SIDE = {Side.CLIENT: "request_bytes", Side.UPSTREAM: "response_bytes"}
 
 
 @dataclass(slots=True)
@@ -131,45 +131,59 @@ def _verify_references(connection: sqlite3.Connection, report: Report) -> None:
 
 def _verify_exchanges(connection: sqlite3.Connection, report: Report) -> None:
     """Both sides of every ended exchange are what ingest read from the journal, and as long as the front counted."""
-    runs_with_holes = {run for (run,) in connection.execute("SELECT run FROM recorded_gaps WHERE exchange_id IS NULL")}
-    gaps: dict[tuple[int, Side], int] = {}
-    for exchange_id, *lost in connection.execute(
-        "SELECT exchange_id, sum(request_bytes), sum(response_bytes) FROM recorded_gaps"
-        " WHERE exchange_id IS NOT NULL GROUP BY exchange_id"
-    ):
-        for side, count in zip(Side, lost, strict=True):
-            gaps[exchange_id, side] = count
+    (report.running,) = connection.execute("SELECT count(*) FROM recorded_exchanges WHERE outcome IS NULL").fetchone()
+    (report.exchanges,) = connection.execute(
+        "SELECT count(*) FROM recorded_exchanges WHERE outcome IS NOT NULL"
+    ).fetchone()
     for side, name in _SIDES.items():
-        rows = connection.execute(
-            f"SELECT e.id, e.run, e.kind, e.status, e.outcome, e.{name}_body, e.{name}_digest, e.{name}_masked,"
-            f" e.{name}_bytes, e.{name}_chunks, b.digest, b.bytes"
-            f" FROM recorded_exchanges e LEFT JOIN bodies b ON b.id = e.{name}_body"
-        )
-        for exchange_id, run, kind, status, outcome, body, digest, masked, counted, chunks, body_digest, size in rows:
-            if outcome is None:
-                report.running += side is Side.CLIENT
-                continue
-            report.exchanges += side is Side.CLIENT
-            what = f"exchange {exchange_id}: its {name}"
-            if masked:
-                report.masked += 1
-            found, found_size, found_chunks = _read_side(connection, exchange_id, side)
-            if body is not None:
-                found, found_size = body_digest, size
-            elif found_chunks:
-                report.bytes += found_size
-            if found != digest and (digest is not None or found_chunks):
-                report.problem(f"{what} is not what was recorded")
-            if found_chunks != chunks:
-                report.problem(f"{what} has {found_chunks} chunks instead of {chunks}")
-            if masked or (kind == "websocket" and status == 101):
-                continue  # masks are longer or shorter than secrets; the front counts frames, not messages
-            lost = gaps.get((exchange_id, side), 0)
-            if found_size == counted and (not lost or outcome == Outcome.INTERRUPTED):
-                continue
+        for row in connection.execute(_SELECT_SIDE.format(name=name)):
+            _verify_side(connection, report, side, _SideRow(*row))
+
+
+class _SideRow(NamedTuple):
+    """What the trace tells of one side of an exchange."""
+
+    exchange_id: int
+    is_tunnel: bool
+    digest: bytes | None
+    masked: int
+    counted_bytes: int
+    """By the front."""
+    chunks: int
+    body_digest: bytes | None
+    body_bytes: int | None
+    lost_bytes: int | None
+    """By gaps of this exchange; None: there is no such gap."""
+    run_has_holes: bool
+    """Damage of which it is not known to which exchange it was done."""
+
+
+_SELECT_SIDE = """
+SELECT e.id, e.kind = 'websocket' AND e.status IS 101, e.{name}_digest, e.{name}_masked,
+    e.{name}_bytes, e.{name}_chunks, b.digest, b.bytes,
+    (SELECT sum(g.{name}_bytes) FROM recorded_gaps g WHERE g.exchange_id = e.id),
+    EXISTS (SELECT 1 FROM recorded_gaps g WHERE g.exchange_id IS NULL AND g.run IS e.run)
+FROM recorded_exchanges e LEFT JOIN bodies b ON b.id = e.{name}_body WHERE e.outcome IS NOT NULL"""
+
+
+def _verify_side(connection: sqlite3.Connection, report: Report, side: Side, row: _SideRow) -> None:
+    what = f"exchange {row.exchange_id}: its {_SIDES[side]}"
+    found, size, chunks = _read_side(connection, row.exchange_id, side)
+    if row.body_bytes is not None:
+        found, size = row.body_digest, row.body_bytes
+    else:
+        report.bytes += size
+    if found != row.digest:
+        report.problem(f"{what} is not what was recorded")
+    if chunks != row.chunks:
+        report.problem(f"{what} has {chunks} chunks instead of {row.chunks}")
+    if row.masked:
+        report.masked += 1
+    elif not row.is_tunnel and size != row.counted_bytes:  # of a tunnel the front counts frames, not messages
+        if row.lost_bytes is not None or row.run_has_holes:
             report.incomplete += 1
-            if found_size + lost != counted and run not in runs_with_holes and (exchange_id, side) not in gaps:
-                report.problem(f"{what} has {found_size} bytes, the front counted {counted}")
+        else:
+            report.problem(f"{what} has {size} bytes, the front counted {row.counted_bytes}")
 
 
 def _read_side(connection: sqlite3.Connection, exchange_id: int, side: Side) -> tuple[bytes | None, int, int]:

@@ -57,10 +57,11 @@ def test_failures_gaps_and_running_exchanges_are_marked(recorded: Recording, run
     recorded.gap(holed, Gap(0, 0, 1, 0, 5, reason="the disk was full"))
     recorded.at_ms += 1
     recorded.gap(0, Gap(recorded.now_ns, 12, 40, 0, 0, reason="the disk was full"))
+    recorded.at_ms += 1
     recorded.begin_stream()
     recorded.take_in()
     lines = run("tail").stdout.splitlines()
-    assert lines[0].endswith("- upstream_unreachable: connection\u23cerefused")
+    assert lines[0].endswith(" upstream_unreachable: connection\u23cerefused")
     assert lines[1].endswith("completed: gap")
     assert lines[2].endswith(": 12 exchanges could not be recorded: the disk was full")
     assert lines[3].endswith("- running")

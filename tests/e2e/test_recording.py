@@ -191,8 +191,8 @@ def test_many_clients_at_once_lose_nothing(start_proxy: StartProxy, upstream: Ra
     assert failed == []
     assert proxy.stop() == 0
     rows = proxy.query(
-        "SELECT e.id, e.outcome, q.text, r.text AS answer FROM exchanges e JOIN request_bodies q ON q.exchange_id = e.id"
-        " JOIN response_bodies r ON r.exchange_id = e.id ORDER BY e.id"
+        "SELECT e.id, e.outcome, q.text, r.text AS answer FROM exchanges e"
+        " JOIN request_bodies q ON q.exchange_id = e.id JOIN response_bodies r ON r.exchange_id = e.id ORDER BY e.id"
     )
     assert [row["id"] for row in rows] == list(range(1, clients * each + 1))
     assert all(row["outcome"] == "completed" and row["text"] == row["answer"] for row in rows)

@@ -66,7 +66,7 @@ def test_secrets_in_heads_never_reach_a_disk(start_proxy: StartProxy, upstream: 
         values = [value for name, value in json.loads(row[column]) if name.encode() in NAMES]
         assert len(values) == len(NAMES)
         assert all("[masked:" in value for value in values)
-    assert values[0].startswith("Bearer [masked:"), "the scheme is no secret"
+        assert values[0].startswith("Bearer [masked:"), "the scheme is no secret"
     proxy.run("verify")
 
 

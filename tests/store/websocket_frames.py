@@ -1,6 +1,5 @@
 """WebSocket frames as a peer would send them, made by wsproto, which shares nothing with the reader under test."""
 
-import itertools
 from dataclasses import dataclass
 
 from hypothesis import strategies as st

@@ -1,0 +1,137 @@
+"""Secrets in bodies: masked at their place, every other byte as it was, however the bytes come."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.secret import masked_credentials
+from proxy.store.masked import Edit, MaskedLines, SecretPaths, Walk, apply
+
+KEY = b"k" * 32
+PATHS = ("integrations[].headers.*", "tools[].headers.*", "tools[].authorization")
+SECRETS = SecretPaths(PATHS, KEY)
+CHAT = (
+    b'{ "model":"m", "input":"\\"headers\\": {\\"a\\": \\"not a secret\\"}","headers":{"a":"stays"},\n'
+    b' "integrations":["mcp/one",{"type":"ephemeral_mcp","headers":{"Authorization":"Bearer s3cr\\u0065t","X":"%s","n":1},'
+    b'"headers":{"again":"third"}}],"tools":[{"headers":{"deep":{"er":["fourth"]}},"authorization":"fifth",'
+    b'"function":{"headers":{"a":"stays too"}}}],"temperature":1.50}'
+)
+
+
+def mask(secret: bytes) -> bytes:
+    """What stands in its place."""
+    return masked_credentials(secret, KEY)
+
+
+def test_secrets_are_masked_in_place_and_nothing_else() -> None:
+    body = CHAT.replace(b"%s", b"second")
+    expected = body.replace(b"Bearer s3cr\\u0065t", mask(b"Bearer s3cret"))
+    for secret in (b"second", b"third", b"fourth", b"fifth"):
+        expected = expected.replace(secret, mask(secret))
+    assert SECRETS.mask(body) == (expected, 5)
+    assert json.loads(expected)["integrations"][1]["headers"] == {"again": mask(b"third").decode()}
+
+
+def test_a_name_written_with_escapes_is_found() -> None:
+    body = b'{"tools":[{"he\\u0061ders":{"a":"secret"}}]}'
+    assert SECRETS.mask(body) == (body.replace(b"secret", mask(b"secret")), 1)
+
+
+@pytest.mark.parametrize("cut", range(len(CHAT)))
+def test_json_that_is_cut_short_shows_no_secret(cut: int) -> None:
+    secret = b"very-long-secret-that-may-be-cut"
+    body = CHAT.replace(b"%s", secret)[:cut]
+    found, count = SECRETS.mask(body)
+    assert b"very-" not in found
+    if not count:
+        assert found == body
+
+
+def test_the_events_of_the_responses_api_repeat_the_request() -> None:
+    body = b'{"type":"response.created","response":{"tools":[{"type":"mcp","headers":{"a":"secret"}}]}}'
+    assert SECRETS.mask(body) == (body.replace(b"secret", mask(b"secret")), 1)
+
+
+@given(cuts=st.sets(st.integers(1, 600), max_size=30), secret=st.text(max_size=20))
+def test_a_walk_in_pieces_finds_the_same(cuts: set[int], secret: str) -> None:
+    body = CHAT.replace(b"%s", json.dumps(secret)[1:-1].encode())
+    whole = Walk(SECRETS)
+    expected = apply(body, whole.edits(body, is_end=True))
+    walk = Walk(SECRETS)
+    out, rest, start = b"", b"", 0
+    for end in [*sorted(cut for cut in cuts if cut < len(body)), len(body)]:
+        rest += body[start:end]
+        start = end
+        edits = walk.edits(rest, is_end=end == len(body))
+        consumed = len(rest) if end == len(body) else walk.consumed
+        out += apply(rest[:consumed], edits)
+        rest = rest[consumed:]
+    assert out == expected
+
+
+def test_a_long_text_is_not_kept_until_its_end() -> None:
+    walk = Walk(SECRETS)
+    assert walk.edits(b'{"input":"' + b"a" * 100_000, is_end=False) == []
+    assert walk.consumed == 100_010
+    assert walk.edits(b'b\\" \\"headers\\":{}', is_end=False) == []
+    edits: list[Edit] = walk.edits(b'","tools":[{"authorization":"s"}]}', is_end=True)
+    assert [edit[:2] for edit in edits] == [(29, 30)]
+
+
+# --- lines ------------------------------------------------------------------------------------------------------------
+
+EVENT = b'event: response.created\ndata: {"response":{"tools":[{"headers":{"a":"first","b":"second"}}],"x":"%s"}}\n\n'
+STREAM = b'data: {"delta":"\xc3\xbc"}\n\n' + EVENT + b'data: {"delta":"the \\"headers\\" word"}\n\n' + EVENT + b"data: [DONE]\n\n"
+
+
+def masked_stream() -> bytes:
+    """What is to be stored of `STREAM`."""
+    return STREAM.replace(b'"first"', b'"' + mask(b"first") + b'"').replace(b'"second"', b'"' + mask(b"second") + b'"')
+
+
+@given(cuts=st.sets(st.integers(1, len(STREAM) - 1), max_size=40))
+def test_lines_are_masked_however_they_are_read(cuts: set[int]) -> None:
+    lines = MaskedLines(SECRETS)
+    edges = [0, *sorted(cuts), len(STREAM)]
+    found = []
+    for number, (start, end) in enumerate(zip(edges, edges[1:], strict=False)):
+        found += lines.add(number, STREAM[start:end])
+    found += lines.end()
+    assert b"".join(data for _, data in found) == masked_stream()
+    assert [at_us for at_us, _ in found] == list(range(len(edges) - 1))
+    assert lines.masked == 4
+
+
+@given(cuts=st.sets(st.integers(1, len(STREAM) - 1), max_size=40), restarts=st.sets(st.integers(0, 40)))
+def test_lines_are_masked_across_restarts(cuts: set[int], restarts: set[int]) -> None:
+    lines = MaskedLines(SECRETS)
+    edges = [0, *sorted(cuts), len(STREAM)]
+    found: list[tuple[int, bytes]] = []
+    for number, (start, end) in enumerate(zip(edges, edges[1:], strict=False)):
+        if number in restarts:
+            again = MaskedLines(SECRETS)
+            again.masked = lines.masked
+            for _, data in found:
+                again.passed(data)
+            for held in lines.held:
+                again.resume(*held)
+            lines = again
+        found += lines.add(number, STREAM[start:end])
+    found += lines.end()
+    assert b"".join(data for _, data in found) == masked_stream()
+    assert lines.masked == 4
+
+
+def test_a_line_without_secrets_is_not_held_back() -> None:
+    lines = MaskedLines(SECRETS)
+    assert lines.add(1, b'data: {"delta":"half') == [(1, b'data: {"delta":"half')]
+    assert lines.add(2, b' done"}\n\n') == [(2, b' done"}\n\n')]
+    assert lines.held == []
+
+
+def test_a_line_cut_short_shows_no_secret() -> None:
+    lines = MaskedLines(SECRETS)
+    assert lines.add(1, b'data: {"tools":[{"headers":{"a":"sec') == []
+    assert lines.end() == [(1, b'data: {"tools":[{"headers":{"a":"' + mask(b"sec"))]

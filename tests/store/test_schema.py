@@ -1,0 +1,135 @@
+"""The trace file: who may read it, which versions, what happens to others."""
+
+import shutil
+import sqlite3
+import stat
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from proxy.errors import TraceError, TraceTooNewError
+from proxy.store import schema, version
+from proxy.store.schema import open_for_reading, open_for_writing
+from proxy.store.version import check_file
+from tests.store.journal_builder import Journal
+from tests.store.test_ingest import ingest_whole
+
+if TYPE_CHECKING:
+    from sqlite_utils import Database
+
+VIEWS = ("exchanges", "request_bodies", "response_bodies", "chunks", "websocket_messages", "headers", "gaps", "models")
+
+
+@pytest.fixture
+def trace(tmp_path: Path) -> Path:
+    return tmp_path / "t.db"
+
+
+def make(trace: Path) -> None:
+    """A trace with an exchange."""
+    journal = Journal(trace)
+    journal.exchange_of([b'{"model":"m","messages":[{"role":"user","content":"hi"}]}'], [b'{"answer":"\xc3\xbc"}'])
+    journal.write()
+    ingest_whole(trace)
+
+
+def test_only_its_owner_can_read_a_trace(trace: Path) -> None:
+    make(trace)
+    assert stat.S_IMODE(trace.stat().st_mode) == 0o600
+
+
+def test_a_newer_trace_is_refused(trace: Path) -> None:
+    make(trace)
+    with sqlite3.connect(trace) as connection:
+        connection.execute(f"PRAGMA user_version = {version.SCHEMA_VERSION + 1}")
+    connection.close()
+    for opening in (open_for_reading, open_for_writing, check_file):
+        with pytest.raises(TraceTooNewError, match="update proxy-log"):
+            opening(trace)
+
+
+def test_another_database_is_refused_and_left_alone(trace: Path) -> None:
+    with sqlite3.connect(trace) as connection:
+        connection.execute("CREATE TABLE mine (a)")
+    connection.close()
+    for opening in (open_for_reading, open_for_writing):
+        with pytest.raises(TraceError, match="not a trace of proxy-log"):
+            opening(trace)
+
+
+def test_a_file_that_is_no_database_is_refused(trace: Path) -> None:
+    trace.write_text("my diary\n" * 50, encoding="utf-8")
+    for opening in (open_for_reading, open_for_writing, check_file):
+        with pytest.raises(TraceError, match="not a trace"):
+            opening(trace)
+    assert trace.read_text(encoding="utf-8").startswith("my diary")
+
+
+def test_a_trace_that_is_not_there_is_no_problem_but_for_readers(trace: Path) -> None:
+    check_file(trace)
+    with pytest.raises(TraceError, match="there is no trace"):
+        open_for_reading(trace)
+
+
+def test_an_older_trace_is_copied_then_migrated(trace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(trace)
+
+    def m001_add_a_note(database: "Database") -> None:
+        database.table("runs").add_column("note", str)
+
+    monkeypatch.setattr(schema, "MIGRATIONS", (m001_add_a_note,))
+    monkeypatch.setattr(schema, "SCHEMA_VERSION", 2)
+    monkeypatch.setattr(version, "SCHEMA_VERSION", 2)
+    with pytest.raises(TraceError, match="older version 1"):
+        open_for_reading(trace)
+    open_for_writing(trace).close()
+    connection = open_for_reading(trace)
+    assert connection.execute("SELECT note FROM runs").fetchall() == [(None,)]
+    assert connection.execute("SELECT model FROM exchanges").fetchall() == [("m",)]
+    connection.close()
+    with sqlite3.connect(trace.with_name("t.db.v1")) as copy:
+        assert copy.execute("PRAGMA user_version").fetchone() == (1,)
+        assert copy.execute("SELECT model FROM exchanges").fetchall() == [("m",)]
+    copy.close()
+
+
+def test_a_migration_that_fails_changes_nothing(trace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(trace)
+
+    def m001_fail(database: "Database") -> None:
+        database.table("runs").add_column("note", str)
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(schema, "MIGRATIONS", (m001_fail,))
+        patch.setattr(schema, "SCHEMA_VERSION", 2)
+        patch.setattr(version, "SCHEMA_VERSION", 2)
+        with pytest.raises(sqlite3.OperationalError):
+            open_for_writing(trace)
+    connection = open_for_reading(trace)
+    assert "note" not in [row[1] for row in connection.execute("PRAGMA table_info(runs)")]
+    connection.close()
+
+
+@pytest.mark.skipif(shutil.which("sqlite3") is None, reason="the sqlite3 command line is not installed")
+@pytest.mark.parametrize("view", VIEWS)
+def test_stock_sqlite3_reads_every_view(trace: Path, view: str) -> None:
+    make(trace)
+    done = subprocess.run(
+        ["sqlite3", "-readonly", str(trace), f"SELECT * FROM {view}"], capture_output=True, text=True, check=True
+    )
+    assert done.stderr == ""
+    assert bool(done.stdout) == (view not in {"gaps", "websocket_messages"})
+
+
+def test_json_functions_work_on_bodies(trace: Path) -> None:
+    make(trace)
+    connection = open_for_reading(trace)
+    found = connection.execute(
+        "SELECT json_extract(q.text, '$.messages[0].content'), json_extract(r.text, '$.answer')"
+        " FROM request_bodies q JOIN response_bodies r USING (exchange_id)"
+    ).fetchall()
+    connection.close()
+    assert found == [("hi", "ü")]

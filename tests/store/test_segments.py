@@ -1,0 +1,230 @@
+"""Segments are read to their end, once, and removed only when nothing can follow."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from proxy.errors import InUseError
+from proxy.exchange import Outcome, Side
+from proxy.record.journal import journal_folder
+from proxy.store.ingest import Ingest, hold_writer_lock
+from proxy.store.trace import Trace
+from tests.store.journal_builder import Journal
+from tests.store.test_ingest import FIELDS, KEY
+
+
+def taking(trace: Path, living_run: int | None = None) -> Ingest:
+    """A fresh ingest, as after a start of the back."""
+    return Ingest(trace, key=KEY, body_fields=FIELDS, living_run=living_run)
+
+
+def take_all(ingest: Ingest) -> None:
+    """What there is now."""
+    while ingest.run_once():
+        pass
+
+
+def segments(trace: Path) -> list[str]:
+    """The segments that are still there."""
+    return sorted(path.name for path in journal_folder(trace).iterdir())
+
+
+@pytest.fixture
+def trace(tmp_path: Path) -> Path:
+    return tmp_path / "t.db"
+
+
+def test_the_segment_of_a_living_front_stays(trace: Path) -> None:
+    journal = Journal(trace)
+    journal.exchange_of([b"a"], [b"b"])
+    journal.write()
+    ingest = taking(trace)
+    take_all(ingest)
+    assert segments(trace) == [journal.path.name]
+    journal.exchange_of([b"c"], [b"d"])
+    journal.write()
+    take_all(ingest)
+    ingest.close()
+    with Trace.open(trace) as opened:
+        assert [row.id for row in opened.latest(9)] == [1, 2]
+
+
+def test_a_finished_segment_goes_after_its_commit(trace: Path) -> None:
+    journal = Journal(trace)
+    journal.exchange_of([b"a"], [b"b"])
+    journal.next_segment()
+    journal.write()
+    ingest = taking(trace)
+    take_all(ingest)
+    ingest.close()
+    assert segments(trace) == [journal.path.name]
+
+
+def test_a_half_written_record_is_waited_for_while_the_front_lives(trace: Path) -> None:
+    journal = Journal(trace)
+    number = journal.exchange_of([b"a"], [b"b"])
+    whole = journal.header() + b"".join(journal.packed)
+    journal.packed = []
+    journal.write()
+    ingest = taking(trace)
+    for end in range(0, len(whole), 7):
+        journal.path.write_bytes(whole[:end])
+        take_all(ingest)
+    journal.path.write_bytes(whole)
+    take_all(ingest)
+    ingest.close()
+    with Trace.open(trace) as opened:
+        assert not opened.gaps()
+        assert b"".join(opened.body(number, Side.UPSTREAM)) == b"b"
+
+
+@pytest.mark.parametrize("is_followed", [True, False])
+def test_a_half_written_record_is_a_gap_when_nothing_can_follow(trace: Path, is_followed: bool) -> None:
+    journal = Journal(trace)
+    journal.exchange_of([b"a"], [b"b"])
+    journal.write()
+    with journal.path.open("r+b") as file:
+        file.truncate(journal.path.stat().st_size - 3)
+    if is_followed:
+        journal.next_segment()
+        journal.write()
+    ingest = taking(trace)
+    take_all(ingest)
+    if not is_followed:
+        ingest.finish()
+    ingest.close()
+    with Trace.open(trace) as opened:
+        assert len(opened.gaps()) == 1
+        assert "ends inside a record" in opened.gaps()[0].reason
+
+
+def test_a_crash_between_commit_and_removal_changes_nothing(trace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = Journal(trace)
+    journal.exchange_of([b"a"], [b"b"])
+    journal.write()
+    with journal.path.open("ab") as file:
+        file.write(b"torn")
+    journal.next_segment()
+    journal.exchange_of([b"c"], [b"d"])
+    journal.write()
+
+    def killed(self: Path, missing_ok: bool = False) -> None:
+        raise KeyboardInterrupt
+
+    for _ in range(3):
+        ingest = taking(trace)
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "unlink", killed)
+            with pytest.raises(KeyboardInterrupt):
+                take_all(ingest)
+        ingest.close()
+    ingest = taking(trace)
+    take_all(ingest)
+    ingest.close()
+    with Trace.open(trace) as opened:
+        assert len(opened.gaps()) == 1
+        assert [row.id for row in opened.latest(9)] == [1, 2]
+
+
+def test_runs_are_taken_in_one_after_the_other_and_their_ids_go_on(trace: Path) -> None:
+    first = Journal(trace)
+    first.exchange_of([b"a"], [b"b"])
+    unfinished = first.open()
+    first.write()
+    second = Journal(trace, wall_ns=first.wall_ns + 10, run_id=b"another run 0123")
+    second.exchange_of([b"c"], [b"d"])
+    second.write()
+    ingest = taking(trace)
+    take_all(ingest)
+    ingest.close()
+    with Trace.open(trace) as opened:
+        rows = opened.latest(9)
+        assert [(row.id, row.run) for row in rows] == [(1, 1), (unfinished, 1), (3, 2)]
+        assert rows[1].outcome == Outcome.INTERRUPTED
+        runs = opened.connection.execute("SELECT ended FROM runs").fetchall()
+        assert runs == [("interrupted",), (None,)]
+    assert segments(trace) == [second.path.name]
+
+
+def test_the_living_run_is_known_by_its_start_even_if_the_clock_was_set_back(trace: Path) -> None:
+    left_over = Journal(trace, wall_ns=2_000_000_000_000_000_000)
+    left_over.open()
+    left_over.write()
+    living = Journal(trace, wall_ns=1_000_000_000_000_000_000, run_id=b"another run 0123")
+    living.open()
+    living.write()
+    ingest = taking(trace, living_run=living.wall_ns)
+    take_all(ingest)
+    ingest.close()
+    assert segments(trace) == [living.path.name]
+    with Trace.open(trace) as opened:
+        assert [row.outcome for row in opened.latest(9)] == [Outcome.INTERRUPTED, None]
+
+
+def test_a_run_that_ended_in_order_is_told_so(trace: Path) -> None:
+    journal = Journal(trace)
+    journal.exchange_of([b"a"], [b"b"])
+    journal.open()
+    journal.end()
+    journal.write()
+    ingest = taking(trace)
+    take_all(ingest)
+    ingest.finish()
+    ingest.close()
+    assert segments(trace) == []
+    with Trace.open(trace) as opened:
+        assert opened.connection.execute("SELECT ended FROM runs").fetchall() == [("in order",)]
+        assert [row.outcome for row in opened.latest(9)] == [Outcome.COMPLETED, Outcome.INTERRUPTED]
+
+
+def test_a_dead_fronts_back_leaves_the_next_fronts_run_alone(trace: Path) -> None:
+    old = Journal(trace)
+    old.exchange_of([b"a"], [b"b"])
+    old.write()
+    ingest = taking(trace)
+    take_all(ingest)
+    ingest.front_is_dead()
+    new = Journal(trace, wall_ns=old.wall_ns + 10, run_id=b"another run 0123")
+    new.exchange_of([b"c"], [b"d"])
+    new.write()
+    ingest.finish()
+    ingest.close()
+    assert segments(trace) == [new.path.name]
+    with Trace.open(trace) as opened:
+        assert len(opened.latest(9)) == 1
+
+
+def test_a_record_longer_than_a_batch_is_read(trace: Path) -> None:
+    journal = Journal(trace)
+    body = os.urandom(9_000_000)
+    number = journal.exchange_of([body], [b"ok"])
+    journal.write()
+    ingest = taking(trace)
+    take_all(ingest)
+    ingest.close()
+    with Trace.open(trace) as opened:
+        assert b"".join(opened.body(number, Side.CLIENT)) == body
+
+
+def test_a_trace_that_is_deleted_meanwhile_is_made_anew(trace: Path) -> None:
+    journal = Journal(trace)
+    journal.exchange_of([b"a"], [b"b"])
+    journal.write()
+    ingest = taking(trace)
+    take_all(ingest)
+    for path in trace.parent.glob("t.db*"):
+        if path.is_file():
+            path.unlink()
+    take_all(ingest)
+    ingest.close()
+    with Trace.open(trace) as opened:
+        assert [row.outcome for row in opened.latest(9)] == [Outcome.COMPLETED]
+
+
+def test_there_is_one_writer(trace: Path) -> None:
+    lock = hold_writer_lock(trace)
+    with pytest.raises(InUseError, match="another proxy-log process"):
+        hold_writer_lock(trace)
+    lock.release()
+    hold_writer_lock(trace).release()
