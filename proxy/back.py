@@ -174,9 +174,14 @@ def _wait_for_lock(trace: Path, doorbell: Doorbell) -> FileLock | None:
     return None
 
 
-if __name__ == "__main__":
+def run() -> None:
+    """The process: its exit code says whether all was stored."""
     try:
         sys.exit(main(sys.argv[1]))
     except ProxyLogError as error:
         log.error("%s", error)
         sys.exit(1)
+
+
+if __name__ == "__main__":
+    run()

@@ -18,11 +18,12 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+import proxy
 from proxy.clock import ClockReading
-from proxy.config import Config
+from proxy.config import Config, parse_address
 from proxy.errors import InUseError, ProxyLogError, TraceError
 from proxy.forward.cors import Cors
-from proxy.forward.relay import Forwarding
+from proxy.forward.roles import Forwarding
 from proxy.forward.server import Server
 from proxy.forward.upstream import Upstream, Upstreams
 from proxy.record.journal import journal_folder
@@ -32,9 +33,16 @@ from proxy.store.version import check_file
 
 _log = logging.getLogger(__name__)
 
+_BACK = (
+    f"import sys; sys.path.insert(0, {str(Path(proxy.__file__).parent.parent)!r}); import proxy; del sys.path[0]; "
+    "from proxy.back import run; run()"
+)
+"""What `python -m proxy.back` does, but blind to a proxy.py or json.py in the folder where the user happens to be."""
 _RESTART_S = (0.2, 1.0, 5.0, 30.0)
 """How long a back that died is left alone before it is started again, the first time, the second…"""
 _BACK_STOP_S = 30.0
+_ASK_S = 1.0
+"""How long an upstream may take to answer before the greeting says that it does not."""
 _RECORDER_STOP_S = 5.0
 _GC_THRESHOLDS = (20_000, 20, 20)
 """An exchange makes few objects that last and no cycles, so Python's own thresholds only cost time."""
@@ -105,15 +113,13 @@ async def _serve(config: Config, trace: Path, on_ready: Callable[[Ready], None])
     try:
         await back.start(recorder.started)
         server = Server(_forwarding(config, recorder))
-        listening: list[str] = []
-        for host, port in _listen_places(config):
-            try:
-                listening += await server.listen(host, port)
-            except OSError as error:
-                raise ProxyLogError(
-                    f"cannot listen on {config.listen}: {error.strerror or error}; "
-                    "is another proxy-log running? --listen HOST:PORT chooses another address"
-                ) from error
+        try:
+            listening = await server.listen(*parse_address(config.listen))
+        except OSError as error:
+            raise ProxyLogError(
+                f"cannot listen on {config.listen}: {error.strerror or error}; "
+                "is another proxy-log running? --listen HOST:PORT chooses another address"
+            ) from error
         unreachable = [upstream.name for upstream in server.forwarding.upstreams if not await _answers(upstream)]
         urls = {name: upstream.url for name, upstream in config.upstreams.items()}
         on_ready(Ready(tuple(listening), trace, urls, tuple(unreachable)))
@@ -165,7 +171,8 @@ def _forwarding(config: Config, recorder: Recorder) -> Forwarding:
 
 async def _answers(upstream: Upstream) -> bool:
     try:
-        link = await upstream.connect()
+        async with asyncio.timeout(_ASK_S):
+            link = await upstream.connect()
     except OSError:  # a TimeoutError is one
         return False
     link.abort()
@@ -212,7 +219,7 @@ class Back:
 
     async def _start_process(self) -> None:
         self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "proxy.back", json.dumps(self._settings), stdin=self._read_end
+            sys.executable, "-P", "-c", _BACK, json.dumps(self._settings), stdin=self._read_end
         )
 
     async def _watch(self) -> None:
@@ -247,11 +254,6 @@ class _StopSignals:
 
     def _received(self) -> None:
         (self.second if self.first.is_set() else self.first).set()
-
-
-def _listen_places(config: Config) -> list[tuple[str, int]]:
-    host, port = config.listen.rsplit(":", 1)
-    return [(host.strip("[]"), int(port))]
 
 
 def _allow_many_connections() -> None:

@@ -16,30 +16,21 @@ class Refusal(NamedTuple):
     message: str
 
 
-def local_target(head: RequestHead, is_own_authority: Callable[[bytes], bool]) -> bytes | Refusal:
-    """The request's target in origin form, or why it is refused.
+def own_answer(
+    head: RequestHead, cors: Cors, is_own_authority: Callable[[bytes], bool], *, is_upgrade: bool
+) -> bytes | Refusal | None:
+    """What the proxy answers by itself: the lines that answer a preflight, a refusal, or None: forward it.
 
     Args:
         head: the request's.
+        cors: what browsers may do.
         is_own_authority: whether a `host:port` is that of this proxy, so that `http://host:port/path` means `/path`.
+        is_upgrade: the request asks to become a WebSocket.
     """
-    target = head.target
-    shown = target[:100].decode("latin-1")
-    if head.method == b"CONNECT":
-        return Refusal(405, "invalid_request_error", f"this is no open proxy: CONNECT {shown} is refused")
-    if target[:1] == b"/" or target == b"*":
-        return target
-    scheme, separator, rest = target.partition(b"://")
-    if not separator:
-        return Refusal(400, "invalid_request_error", f"the request target {shown} is not a path")
-    authority, slash, path = rest.partition(b"/")
-    if scheme.lower() == b"http" and is_own_authority(authority):
-        return slash + path if slash else b"/"
-    return Refusal(421, "invalid_request_error", f"this is no open proxy: a request for {shown} is refused")
-
-
-def own_answer(head: RequestHead, cors: Cors, *, is_upgrade: bool) -> bytes | Refusal | None:
-    """What the proxy answers by itself: the head's lines for a preflight, a refusal, or None: forward it."""
+    if head.target[:1] != b"/" or head.method == b"CONNECT":
+        refusal = _refused_target(head, is_own_authority)
+        if refusal is not None:
+            return refusal
     if cors.is_preflight(head):
         return cors.preflight_lines(head) or Refusal(
             403, "forbidden_origin", "this origin is not allowed; see the setting cors.allow_origins"
@@ -48,4 +39,26 @@ def own_answer(head: RequestHead, cors: Cors, *, is_upgrade: bool) -> bytes | Re
         return Refusal(
             403, "forbidden_origin", "this origin may not open WebSockets; see the setting cors.allow_origins"
         )
+    return None
+
+
+def origin_form(target: bytes) -> bytes:
+    """The path and query of a request target that is not refused."""
+    if target[:1] == b"/" or target == b"*":
+        return target
+    _, slash, path = target.partition(b"://")[2].partition(b"/")
+    return slash + path if slash else b"/"
+
+
+def _refused_target(head: RequestHead, is_own_authority: Callable[[bytes], bool]) -> Refusal | None:
+    shown = head.target[:100].decode("latin-1")
+    if head.method == b"CONNECT":
+        return Refusal(405, "invalid_request_error", f"this is no open proxy: CONNECT {shown} is refused")
+    if head.target == b"*":
+        return None
+    scheme, separator, rest = head.target.partition(b"://")
+    if not separator:
+        return Refusal(400, "invalid_request_error", f"the request target {shown} is not a path")
+    if scheme.lower() != b"http" or not is_own_authority(rest.partition(b"/")[0]):
+        return Refusal(421, "invalid_request_error", f"this is no open proxy: a request for {shown} is refused")
     return None

@@ -8,13 +8,10 @@ upstream's work, an upstream that breaks in the middle of a body breaks the clie
 import asyncio
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
 
 from proxy.clock import monotonic_ns
 from proxy.exchange import Outcome
 from proxy.forward import answers
-from proxy.forward.cors import Cors
 from proxy.forward.framing import (
     BodyFraming,
     ChunkedBody,
@@ -25,54 +22,18 @@ from proxy.forward.framing import (
     split_head,
 )
 from proxy.forward.headers import forwarded_request, is_websocket_upgrade, sent_response, wants_close
-from proxy.forward.refusals import Refusal, local_target, own_answer
-from proxy.forward.upstream import Upstream, UpstreamLink, Upstreams
-from proxy.record.journal import CLIENT_DATA, UPSTREAM_DATA, Close, Kind, Open, Response
-from proxy.record.recorder import Recorder, Recording
+from proxy.forward.refusals import Refusal, origin_form, own_answer
+from proxy.forward.roles import Client, Forwarding
+from proxy.forward.upstream import Upstream, UpstreamLink
+from proxy.record.journal import Kind, Open
+from proxy.record.recorder import Recording
 
 _LEAVING_S = 0.05
 """After a client left, what the upstream had already sent is still recorded for so long."""
 _PACE_S = 0.005
 _TIMEOUT = re.compile(rb"(?i)timeout=(\d{1,9})")
+_ADVICE = "start its server (LM Studio: Developer, Start server), or tell proxy-log where it is with --upstream"
 _SAFE_TO_REPEAT = frozenset((b"GET", b"HEAD", b"OPTIONS"))
-
-
-@dataclass(frozen=True, slots=True)
-class Forwarding:
-    """What every exchange needs and shares."""
-
-    recorder: Recorder
-    upstreams: Upstreams
-    cors: Cors
-    max_head_bytes: int
-
-
-class Client(Protocol):
-    """The client's connection, as an exchange sees it."""
-
-    transport: asyncio.Transport
-    number: int
-    address: str
-
-    def is_own_authority(self, authority: bytes) -> bool:
-        """Whether a request for this `host:port` was meant for the proxy."""
-        ...
-
-    def hold(self, is_held: bool) -> None:
-        """Pause (or resume) reading the request's body."""
-        ...
-
-    def take_early(self) -> bytes:
-        """What the client sent behind its request, before the answer."""
-        ...
-
-    def ended(self, is_kept: bool) -> None:
-        """The exchange is over; the connection is kept for the next, or closed once all is sent."""
-        ...
-
-    def broken(self, is_reset: bool) -> None:
-        """The exchange broke off: close once all is sent; `is_reset` says it loudly where a mere end looks complete."""
-        ...
 
 
 class Exchange:
@@ -95,11 +56,7 @@ class Exchange:
     _is_waiting_for_client = False
     _is_client_slow = False
     _has_sent = False
-    _is_over = False
-    _request_complete_ns = 0
-    _first_byte_ns = 0
-    _client_bytes = 0
-    _upstream_bytes = 0
+    _head_began_ns = 0
 
     def __init__(self, forwarding: Forwarding, client: Client, head: RequestHead, started_ns: int) -> None:
         """Raises `FramingError` where the request's body cannot be framed; then nothing was recorded yet."""
@@ -117,13 +74,10 @@ class Exchange:
         """Begin with the bytes read behind the head; gives the offset in them after the request's end."""
         head, forwarding, client = self._head, self._forwarding, self._client
         self._is_upgrade = is_websocket_upgrade(head)
-        target = local_target(head, client.is_own_authority)
-        answer = (
-            target if isinstance(target, Refusal) else own_answer(head, forwarding.cors, is_upgrade=self._is_upgrade)
-        )
+        answer = own_answer(head, forwarding.cors, client.is_own_authority, is_upgrade=self._is_upgrade)
         upstream = None
         if answer is None:
-            upstream, target = forwarding.upstreams.route(target)  # type: ignore[arg-type] # no refusal
+            upstream, target = forwarding.upstreams.route(origin_form(head.target))
             self._upstream = upstream
             self._forwarded = forwarded_request(head, target, upstream.authority, is_upgrade=self._is_upgrade)
         self._recording = forwarding.recorder.open(
@@ -139,26 +93,27 @@ class Exchange:
             self._started_ns,
         )
         taken = self.client_data(data, at_ns)
-        if self._is_over:
+        if self._recording.is_closed:
             return taken
-        if upstream is None:
-            self._answer_by_itself(answer)
-        elif (link := upstream.take_idle()) is not None:
-            self._attach(link)
-        else:
-            self._connecting = asyncio.get_running_loop().create_task(self._connect(upstream))
+        if answer is not None:
+            self._answer(answer, Outcome.COMPLETED)
+        elif upstream is not None:
+            link = upstream.take_idle()
+            if link is None:
+                self._connecting = asyncio.get_running_loop().create_task(self._connect(upstream))
+            else:
+                self._attach(link)
         return taken
 
     def client_data(self, data: bytes, at_ns: int) -> int:
         """Bytes read from the client; gives the offset after the request's end."""
         body = self.request_body
         if self.is_tunnel:
-            self._recording.data(CLIENT_DATA, at_ns, data)
-            self._client_bytes += len(data)
+            self._recording.client_data(at_ns, data)
             self._pass_to_upstream(data)
             return len(data)
         if body.is_done:
-            self._request_complete_ns = self._request_complete_ns or at_ns
+            self._recording.request_complete_ns = self._recording.request_complete_ns or at_ns
             return 0
         try:
             payload, end = body.feed(data)
@@ -166,14 +121,13 @@ class Exchange:
             self._refuse_body(error, data, at_ns)
             return len(data)
         if payload:
-            self._client_bytes += len(payload)
-            self._recording.data(CLIENT_DATA, at_ns, payload)
+            self._recording.client_data(at_ns, payload)
         if end:
             self._pass_to_upstream(data[:end])  # a slice of all is no copy
         if body.is_done:
-            self._request_complete_ns = at_ns
+            self._recording.request_complete_ns = at_ns
             if isinstance(body, ChunkedBody) and body.trailers:
-                self._recording.head(Kind.CLIENT_TRAILERS, at_ns, body.trailers)
+                self._recording.lines(Kind.CLIENT_TRAILERS, at_ns, body.trailers)
         return end
 
     def _pass_to_upstream(self, data: bytes) -> None:
@@ -187,7 +141,7 @@ class Exchange:
                 self._client.hold(True)  # until there is a connection to send it on
 
     def hold_client(self, is_held: bool) -> None:
-        """See `upstream.LinkUser`."""
+        """See `roles.LinkUser`."""
         self._client.hold(is_held)
 
     def client_slow(self, is_slow: bool) -> None:
@@ -200,7 +154,7 @@ class Exchange:
 
     def client_gone(self, error: Exception | None) -> None:
         """The client left: end the upstream's work at once, and record what it had already sent."""
-        if self._is_over or self._leaving is not None:
+        if self._recording.is_closed or self._leaving is not None:
             return
         self._gone = "the client closed the connection" + (f": {error}" if error else ""), monotonic_ns()
         link = self._link
@@ -216,7 +170,7 @@ class Exchange:
 
     def stop(self) -> None:
         """The proxy stops: break both sides off."""
-        if not self._is_over:
+        if not self._recording.is_closed:
             self._drop_link(is_flushed=False)
             self._client.broken(isinstance(self._response_body, UntilCloseBody))
             self._end(Outcome.PROXY_STOPPED, "proxy-log was stopped while this exchange was running")
@@ -228,10 +182,11 @@ class Exchange:
             link = await upstream.connect()
         except TimeoutError:
             self._connecting = None
-            self._unreachable(504, Outcome.UPSTREAM_TIMEOUT, "it did not accept the connection in time")
+            self._fail(504, Outcome.UPSTREAM_TIMEOUT, f"did not accept the connection in time; {_ADVICE}")
         except OSError as error:
             self._connecting = None
-            self._unreachable(502, Outcome.UPSTREAM_UNREACHABLE, error.strerror or str(error))
+            why = error.strerror or str(error)
+            self._fail(502, Outcome.UPSTREAM_UNREACHABLE, f"cannot be reached: {why}; {_ADVICE}")
         else:
             self._connecting = None
             self._client.hold(False)
@@ -244,18 +199,17 @@ class Exchange:
         self._unsent = b""
 
     def upstream_data(self, data: bytes, at_ns: int) -> None:
-        """See `upstream.LinkUser`."""
+        """See `roles.LinkUser`."""
         if self._response_body is not None:
             self._carry_body(self._response_body, data, 0, at_ns, b"")
         elif self.is_tunnel:
-            self._recording.data(UPSTREAM_DATA, at_ns, data)
-            self._upstream_bytes += len(data)
+            self._recording.upstream_data(at_ns, data)
             self._client.transport.write(data)
         else:
             self._carry_head(data, at_ns)
 
     def upstream_lost(self, error: Exception | None) -> None:
-        """See `upstream.LinkUser`."""
+        """See `roles.LinkUser`."""
         link, self._link = self._link, None
         because = f": {error}" if error else ""
         if self._leaving is not None:
@@ -282,7 +236,7 @@ class Exchange:
             and not self._response_head
             and not self._has_sent
             and self._head.method in _SAFE_TO_REPEAT
-            and not self._client_bytes
+            and not self._recording.client_bytes
             and self.request_body.is_done
         )
 
@@ -299,7 +253,7 @@ class Exchange:
         asyncio.get_running_loop().call_later(_PACE_S, self._go_on, hold)
 
     def _go_on(self, hold: Callable[[bool], None]) -> None:
-        if self._is_over or self._is_client_slow:
+        if self._recording.is_closed or self._is_client_slow:
             return
         if self._forwarding.recorder.is_behind:
             self._pace(hold)
@@ -313,7 +267,7 @@ class Exchange:
         if searched:
             data = self._response_head + data
         else:
-            self._first_byte_ns = at_ns
+            self._head_began_ns = at_ns
         while True:
             try:
                 found = split_head(data, searched, self._forwarding.max_head_bytes, b"HTTP/1.")
@@ -333,7 +287,7 @@ class Exchange:
             if head.status == 101 and self._is_upgrade:
                 self._become_tunnel(head, data, end, at_ns)
                 return
-            self._recording.head(Kind.INTERIM, at_ns, raw)
+            self._recording.lines(Kind.INTERIM, at_ns, raw)
             if self._head.version == b"1.1" and self._leaving is None:
                 self._has_sent = True
                 self._client.transport.write(data[:end])
@@ -350,7 +304,7 @@ class Exchange:
             is_unchunked=self._is_unchunked,
             is_closing=not self._is_kept,
         )
-        self._recording.head(Kind.RESPONSE, self._first_byte_ns, Response(raw, sent[:-2]))
+        self._recording.response(self._head_began_ns, raw, sent[:-2])
         self._carry_body(body, data, end, at_ns, sent)
 
     def _carry_body(self, body: BodyFraming, data: bytes, start: int, at_ns: int, head: bytes) -> None:
@@ -361,15 +315,14 @@ class Exchange:
             self._carry_garbage(data[start:], at_ns, head, error)
             return
         if payload:
-            self._upstream_bytes += len(payload)
-            self._recording.data(UPSTREAM_DATA, at_ns, payload)
+            self._recording.upstream_data(at_ns, payload)
         if self._leaving is None:
             self._has_sent = True
             raw = payload if self._is_unchunked else data[start:end]  # a slice of all is no copy
             self._client.transport.write(head + raw if head else raw)
         if body.is_done:
             if isinstance(body, ChunkedBody) and body.trailers:
-                self._recording.head(Kind.UPSTREAM_TRAILERS, at_ns, body.trailers)
+                self._recording.lines(Kind.UPSTREAM_TRAILERS, at_ns, body.trailers)
             assert self._response is not None
             self._response_complete(self._response, is_link_usable=end == len(data))
         elif self._forwarding.recorder.is_behind:
@@ -377,8 +330,7 @@ class Exchange:
 
     def _carry_garbage(self, data: bytes, at_ns: int, head: bytes, error: FramingError) -> None:
         """The body's framing is broken: the client gets the same bytes, and then the same broken connection."""
-        self._upstream_bytes += len(data)
-        self._recording.data(UPSTREAM_DATA, at_ns, data)
+        self._recording.upstream_data(at_ns, data)
         if self._leaving is None:
             self._client.transport.write(head + data)
         self._drop_link(is_flushed=False)
@@ -410,7 +362,7 @@ class Exchange:
         self.is_tunnel = True
         self._is_kept = False
         self._response = head
-        self._recording.head(Kind.RESPONSE, self._first_byte_ns, Response(head.raw, head.raw))
+        self._recording.response(self._head_began_ns, head.raw, head.raw)
         self._client.transport.write(data[:end])
         if end < len(data):
             self.upstream_data(data[end:], at_ns)
@@ -420,30 +372,16 @@ class Exchange:
 
     # --- what the proxy answers by itself -----------------------------------------------------------------------------
 
-    def _answer_by_itself(self, answer: bytes | Refusal | None) -> None:
-        """A preflight's lines, or a refusal; the rest of the request, if there is one, is not waited for."""
-        if isinstance(answer, Refusal):
-            lines = self._answer_lines()
-            self._answer(answers.error(*answer, lines), Outcome.COMPLETED, answer.message)
-        elif answer is not None:
-            self._answer(answers.answer(204, answer + self._closing_line()), Outcome.COMPLETED)
-
     def _refuse_body(self, error: FramingError, data: bytes, at_ns: int) -> None:
         """The request's body breaks its framing: 400 if nothing was answered yet, and the end of it all."""
-        self._client_bytes += len(data)
-        self._recording.data(CLIENT_DATA, at_ns, data)
+        self._recording.client_data(at_ns, data)
         self._drop_link(is_flushed=False)
         message = f"the request's body is malformed: {error}"
         if self._has_sent:
             self._client.broken(False)
             self._end(Outcome.COMPLETED, message)
         else:
-            answer = answers.error(400, "invalid_request_error", message, self._answer_lines())
-            self._answer(answer, Outcome.COMPLETED, message)
-
-    def _unreachable(self, status: int, outcome: Outcome, why: str) -> None:
-        advice = "start its server (LM Studio: Developer, Start server), or tell proxy-log where it is with --upstream"
-        self._fail(status, outcome, f"cannot be reached: {why}; {advice}")
+            self._answer(Refusal(400, "invalid_request_error", message), Outcome.COMPLETED)
 
     def _fail(self, status: int, outcome: Outcome, what: str) -> None:
         """Nothing was sent to the client yet (1xx apart): tell it what became of the upstream."""
@@ -452,22 +390,23 @@ class Exchange:
             return
         assert self._upstream is not None
         message = f"the upstream {self._upstream.name} at {self._upstream.url} {what}"
-        self._answer(answers.error(status, outcome.value, message, self._answer_lines()), outcome, message)
+        self._answer(Refusal(status, outcome.value, message), outcome)
 
-    def _answer_lines(self) -> bytes:
-        return (self._forwarding.cors.response_lines(self._head) or b"") + self._closing_line()
-
-    def _closing_line(self) -> bytes:
+    def _answer(self, answer: bytes | Refusal, outcome: Outcome) -> None:
+        """Answer with an error, or a preflight's lines; what is left of the request is not waited for."""
         self._is_kept = self._is_kept and self.request_body.is_done
-        return b"" if self._is_kept else b"Connection: close\r\n"
-
-    def _answer(self, answer: tuple[bytes, bytes], outcome: Outcome, error: str = "") -> None:
-        head, body = answer
-        now = self._first_byte_ns = monotonic_ns()
-        self._recording.head(Kind.RESPONSE, now, Response(b"", head[:-2]))
+        closing = b"" if self._is_kept else b"Connection: close\r\n"
+        if isinstance(answer, Refusal):
+            lines = self._forwarding.cors.response_lines(self._head) or b""
+            head, body = answers.error(*answer, lines + closing)
+            error = answer.message
+        else:
+            head, body = answers.answer(204, answer + closing)
+            error = ""
+        now = monotonic_ns()
+        self._recording.response(now, b"", head[:-2])
         if body and self._head.method != b"HEAD":
-            self._upstream_bytes += len(body)
-            self._recording.data(UPSTREAM_DATA, now, body)
+            self._recording.upstream_data(now, body)
             head += body
         self._client.transport.write(head)
         self._end(outcome, error)
@@ -504,21 +443,9 @@ class Exchange:
             link.abort()
 
     def _end(self, outcome: Outcome, error: str = "", done_ns: int = 0) -> None:
-        if self._is_over:
-            return
-        self._is_over = True
-        self._recording.close(
-            Close(
-                outcome,
-                error,
-                self._request_complete_ns,
-                self._first_byte_ns,
-                done_ns or monotonic_ns(),
-                self._client_bytes,
-                self._upstream_bytes,
-            )
-        )
-        self._client.ended(self._is_kept)
+        if not self._recording.is_closed:
+            self._recording.close(outcome, error, done_ns or monotonic_ns())
+            self._client.ended(self._is_kept)
 
 
 def _announced_s(response: ResponseHead) -> float | None:

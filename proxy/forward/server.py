@@ -11,8 +11,9 @@ from proxy.clock import monotonic_ns
 from proxy.exchange import Outcome
 from proxy.forward import answers
 from proxy.forward.framing import FramingError, RequestHead, split_head
-from proxy.forward.relay import Exchange, Forwarding
-from proxy.record.journal import CLIENT_DATA, UPSTREAM_DATA, Close, Kind, Open, Response
+from proxy.forward.relay import Exchange
+from proxy.forward.roles import Forwarding
+from proxy.record.journal import Open
 
 _log = logging.getLogger(__name__)
 
@@ -98,26 +99,26 @@ class ClientLink(asyncio.Protocol):
         if self._exchange is not None:
             self._exchange.client_slow(False)
 
-    # --- as an exchange sees it (`relay.Client`) ----------------------------------------------------------------------
+    # --- as an exchange sees it (`roles.Client`) ----------------------------------------------------------------------
 
     def is_own_authority(self, authority: bytes) -> bool:
-        """See `relay.Client`."""
+        """See `roles.Client`."""
         here = self.transport.get_extra_info("sockname")
         return authority.lower() in self._server.authorities or authority.decode("latin-1") == _authority(here)
 
     def hold(self, is_held: bool) -> None:
-        """See `relay.Client`."""
+        """See `roles.Client`."""
         self._is_held = is_held
         self._adjust_reading()
 
     def take_early(self) -> bytes:
-        """See `relay.Client`."""
+        """See `roles.Client`."""
         early, self._buffer, self._is_full = self._buffer, b"", False
         self._adjust_reading()
         return early
 
     def ended(self, is_kept: bool) -> None:
-        """See `relay.Client`."""
+        """See `roles.Client`."""
         exchange, self._exchange = self._exchange, None
         self._is_held = self._is_full = False
         if is_kept and not self._server.is_stopping:
@@ -130,7 +131,7 @@ class ClientLink(asyncio.Protocol):
         self._server.exchange_ended()
 
     def broken(self, is_reset: bool) -> None:
-        """See `relay.Client`."""
+        """See `roles.Client`."""
         self._is_closing = True
         if is_reset:
             sock = self.transport.get_extra_info("socket")
@@ -179,10 +180,10 @@ class ClientLink(asyncio.Protocol):
         lines = (forwarding.cors.response_lines(None) or b"") + b"Connection: close\r\n"
         head, body = answers.error(error.status, "invalid_request_error", message, lines)
         recording = forwarding.recorder.open(Open(self.number, self.address, "", "", b"", b""), self._started_ns)
-        recording.data(CLIENT_DATA, self._started_ns, received)
-        recording.head(Kind.RESPONSE, now, Response(b"", head[:-2]))
-        recording.data(UPSTREAM_DATA, now, body)
-        recording.close(Close(Outcome.COMPLETED, message, 0, now, now, len(received), len(body)))
+        recording.client_data(self._started_ns, received)
+        recording.response(now, b"", head[:-2])
+        recording.upstream_data(now, body)
+        recording.close(Outcome.COMPLETED, message, now)
         self.transport.write(head + body)
         self._buffer = b""
         self._close(is_lingering=True)

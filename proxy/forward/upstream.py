@@ -6,32 +6,17 @@ import select
 import ssl
 import time
 from collections.abc import Callable, Iterator
-from typing import Protocol, cast
+from typing import cast
 from urllib.parse import urlsplit
 
 from proxy.clock import monotonic_ns
+from proxy.forward.roles import LinkUser
 
 _SWEEP_S = 0.5
 _HOT_S = 0.0005
 """The end of a connection that was in use so short a time ago has not come yet, or the loop has seen it."""
 _LOOPBACK = ("127.0.0.1", "::1")
 """What `localhost` means, in the order of trying; LM Studio listens on the first."""
-
-
-class LinkUser(Protocol):
-    """Who is told what an upstream connection does: an exchange."""
-
-    def upstream_data(self, data: bytes, at_ns: int) -> None:
-        """Bytes were read."""
-        ...
-
-    def upstream_lost(self, error: Exception | None) -> None:
-        """The connection is gone; `error` is None where the upstream ended it in order."""
-        ...
-
-    def hold_client(self, is_held: bool) -> None:
-        """The connection takes no more for now (or again)."""
-        ...
 
 
 class UpstreamLink(asyncio.Protocol):

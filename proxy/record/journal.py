@@ -58,11 +58,6 @@ class Kind(IntEnum):
     """The run ended in order; no payload."""
 
 
-# Looking a member up in an enum costs a dictionary and more; these two are written for every read.
-CLIENT_DATA = Kind.CLIENT_DATA
-UPSTREAM_DATA = Kind.UPSTREAM_DATA
-
-
 def journal_folder(trace: Path) -> Path:
     """Where the segments of a trace lie: beside it."""
     return trace.with_name(trace.name + ".journal")

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from proxy.clock import ClockReading, monotonic_ns
+from proxy.exchange import Outcome
 from proxy.record.journal import Close, Gap, Kind, Open, Response, pack_record
 from proxy.record.redact import FirstMessageMask, HeadMask
 from proxy.record.segments import SegmentWriter
@@ -31,7 +32,9 @@ _PATIENCE_NS = 1_000_000_000
 _IDLE_ROTATION_S = 2.0
 """A segment that has rested so long is ended, so that the back can delete it."""
 
-_OPEN, _CLOSE = Kind.OPEN, Kind.CLOSE
+# Looking a member up in an enum costs more than a name, and these are needed for every read.
+_OPEN, _CLIENT_DATA, _UPSTREAM_DATA = Kind.OPEN, Kind.CLIENT_DATA, Kind.UPSTREAM_DATA
+_RESPONSE, _CLOSE = Kind.RESPONSE, Kind.CLOSE
 _HEAD_KINDS = (Kind.INTERIM, Kind.CLIENT_TRAILERS, Kind.UPSTREAM_TRAILERS)
 _EXTENSIONS = re.compile(rb"(?i)\r\nsec-websocket-extensions:[ \t]*([^\r]*)")
 
@@ -54,26 +57,65 @@ class _Loss:
 class Recording:
     """The recording of one exchange. Every method appends to memory and returns."""
 
-    __slots__ = ("_recorder", "exchange")
+    __slots__ = (
+        "_recorder",
+        "client_bytes",
+        "exchange",
+        "first_byte_ns",
+        "is_closed",
+        "request_complete_ns",
+        "upstream_bytes",
+    )
 
     def __init__(self, recorder: "Recorder", exchange: int) -> None:
         self._recorder = recorder
         self.exchange = exchange
         """Its number within the run, from 1; 0 where its beginning was lost, and so all of it is."""
+        self.client_bytes = 0
+        """Body bytes read so far, recorded or not."""
+        self.upstream_bytes = 0
+        self.request_complete_ns = 0
+        """When the request's last byte was read; 0 as long as it was not."""
+        self.first_byte_ns = 0
+        """When the final response's first byte was read; 0 as long as it was not."""
+        self.is_closed = False
 
-    def data(self, kind: Kind, at_ns: int, data: bytes) -> None:
-        """One read's body bytes: `CLIENT_DATA` or `UPSTREAM_DATA`."""
-        self._recorder.put(kind, self.exchange, at_ns, data, len(data))
+    def client_data(self, at_ns: int, data: bytes) -> None:
+        """Body bytes of one read from the client."""
+        size = len(data)
+        self.client_bytes += size
+        self._recorder.put(_CLIENT_DATA, self.exchange, at_ns, data, size)
 
-    def head(self, kind: Kind, at_ns: int, head: bytes | Response) -> None:
-        """A `RESPONSE`, an `INTERIM` head or trailers."""
-        size = len(head) if isinstance(head, bytes) else len(head.received_head) + len(head.sent_head)
-        self._recorder.put(kind, self.exchange, at_ns, head, size)
+    def upstream_data(self, at_ns: int, data: bytes) -> None:
+        """Body bytes of one read from the upstream (or that the proxy answers)."""
+        size = len(data)
+        self.upstream_bytes += size
+        self._recorder.put(_UPSTREAM_DATA, self.exchange, at_ns, data, size)
 
-    def close(self, close: Close) -> None:
+    def response(self, at_ns: int, received_head: bytes, sent_head: bytes) -> None:
+        """The final response's head, as received (b"": the proxy answers) and as sent; `at_ns` is its first byte's."""
+        self.first_byte_ns = at_ns
+        size = len(received_head) + len(sent_head)
+        self._recorder.put(_RESPONSE, self.exchange, at_ns, Response(received_head, sent_head), size)
+
+    def lines(self, kind: Kind, at_ns: int, lines: bytes) -> None:
+        """An `INTERIM` head or trailers."""
+        self._recorder.put(kind, self.exchange, at_ns, lines, len(lines))
+
+    def close(self, outcome: Outcome, error: str, done_ns: int) -> None:
         """The end. It is taken in beyond the limit too: there is one for each open exchange, no more."""
+        self.is_closed = True
         if self.exchange:
-            self._recorder.put(_CLOSE, self.exchange, close.done_ns, close, 0)
+            close = Close(
+                outcome,
+                error,
+                self.request_complete_ns,
+                self.first_byte_ns,
+                done_ns,
+                self.client_bytes,
+                self.upstream_bytes,
+            )
+            self._recorder.put(_CLOSE, self.exchange, done_ns, close, 0)
 
 
 class Recorder:

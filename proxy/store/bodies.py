@@ -31,15 +31,14 @@ def cut(body: bytes) -> tuple[list[memoryview], str | None]:
         return list(equal_parts(body)), None
     try:
         members = _members(body)
-    except msgspec.DecodeError:
+        parts = _parts(body, members) if len(body) >= MIN_CUT_BYTES else [memoryview(body)]
+    except (msgspec.DecodeError, RecursionError):  # the latter: arrays in arrays in arrays
         return list(equal_parts(body)), None
     model = None
     if (raw := members.get("model")) is not None:
         with contextlib.suppress(msgspec.DecodeError):  # a number or the like is no model's name
             model = _string(raw)
-    if len(body) < MIN_CUT_BYTES:
-        return [memoryview(body)], model
-    return _parts(body, members), model
+    return parts, model
 
 
 def model_of(body: bytes) -> str | None:

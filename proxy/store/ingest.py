@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 _OPEN, _CLIENT_DATA, _UPSTREAM_DATA = int(Kind.OPEN), int(Kind.CLIENT_DATA), int(Kind.UPSTREAM_DATA)
 _MALFORMED = (struct.error, ValueError, LookupError, OverflowError)
 """What unpacking a record raises that no writer made."""
+_BEYOND_US = (sqlite3.Error, OSError, MemoryError)
+"""What has its cause outside: the batch is to be tried again."""
 _MAX_LEAP = 1 << 20
 """A record whose exchange is so far beyond the last one is damaged."""
 _INTERRUPTED_AT_ONCE = 64
@@ -208,12 +210,27 @@ class _State:
                     self._take_other(kind, number, at_ns, payload)
             except _MALFORMED as error:
                 self._gap(None, at_ns, at_ns, f"a record of the journal is malformed: {error}")
+            except _BEYOND_US:
+                raise
+            except Exception as error:
+                self._survive(first_id + number - 1, at_ns, error)
             last_ns = at_ns
-        for exchange in touched.values():
-            exchange.save()
+        for exchange in list(touched.values()):
+            try:
+                exchange.save()
+            except _BEYOND_US:
+                raise
+            except Exception as error:
+                self._survive(exchange.id, last_ns, error)
         touched.clear()
         self._closed.clear()
         self._rows.write()
+
+    def _survive(self, exchange_id: int, at_ns: int | None, error: Exception) -> None:
+        """A bug of ours that one exchange brings out must not keep all others out of the trace."""
+        log.error("exchange %d cannot be taken in whole", exchange_id, exc_info=error)
+        self._end(exchange_id)
+        self._gap(exchange_id, at_ns, at_ns, f"it could not be taken in: {error!r}")
 
     def interrupt_some(self, run: int) -> bool:
         """End some of a run's unfinished exchanges; False if there were none."""

@@ -1,7 +1,6 @@
 """The trace file: made, migrated, opened. Its version is SQLite's `user_version`."""
 
 import os
-import shutil
 import sqlite3
 from collections.abc import Callable
 from importlib.resources import files
@@ -51,12 +50,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     if version == SCHEMA_VERSION:
         return
     if version:
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        copy = path.with_name(f"{path.name}.v{version}")
-        if not copy.exists():  # from a migration that was cut short: the copy is the older and the better one
-            aside = copy.with_name(copy.name + ".part")
-            shutil.copy2(path, aside)
-            aside.replace(copy)
+        _keep_copy(connection, path.with_name(f"{path.name}.v{version}"))
     connection.execute("BEGIN EXCLUSIVE")
     try:
         version = _version(connection, path)
@@ -95,6 +89,20 @@ def open_for_reading(path: Path) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _keep_copy(connection: sqlite3.Connection, copy: Path) -> None:
+    """Copy the trace, if a migration that was cut short has not done so before."""
+    if copy.exists():
+        return
+    aside = copy.with_name(copy.name + ".part")
+    os.close(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600))
+    target = sqlite3.connect(aside)
+    try:
+        connection.backup(target)
+    finally:
+        target.close()
+    aside.replace(copy)
 
 
 def _migrate(connection: sqlite3.Connection, version: int) -> None:

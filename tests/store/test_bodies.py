@@ -40,9 +40,7 @@ def chat(turns: int, separators: tuple[str, str] | None = None, indent: int | No
 @given(turns=st.integers(2, 12), indent=st.sampled_from([None, 2]), is_compact=st.booleans())
 def test_the_next_turn_has_all_parts_of_this_one(turns: int, indent: int | None, is_compact: bool) -> None:
     separators = (",", ":") if is_compact else None
-    now, then = (
-        [bytes(part) for part in cut(chat(count, separators, indent))[0]] for count in (turns, turns + 1)
-    )
+    now, then = ([bytes(part) for part in cut(chat(count, separators, indent))[0]] for count in (turns, turns + 1))
     assert now[:-1] == then[: len(now) - 1]
     assert now[-1] == then[-1]
     assert len(then) == len(now) + 2
@@ -72,3 +70,8 @@ def test_other_bodies_are_cut_in_equal_parts_between_characters() -> None:
     assert [len(part) for part in parts] == [PART_BYTES - 1, PART_BYTES, 2]
     assert all(part.decode() for part in parts)
     assert [len(part) for part in equal_parts(b"\x80" * (PART_BYTES + 1))] == [PART_BYTES, 1]
+
+
+def test_json_of_any_depth_does_no_harm() -> None:
+    for body in (b'{"a":' * 100_000, b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}"):
+        assert b"".join(cut(body)[0]) == body

@@ -11,7 +11,22 @@ from hypothesis import strategies as st
 from proxy.store.chunks import ChunkRuns, Frames, RunRow, Seams, as_stored, read_chunks
 from proxy.store.schema import open_for_writing
 
-WORDS = [" the", " quick", "", " brown", " fo\\u00fcx", ' "', "\\\\", " ü", " over", "\\n\\n", " lazy", " dog", ".", " the"]
+WORDS = [
+    " the",
+    " quick",
+    "",
+    " brown",
+    " fo\\u00fcx",
+    ' "',
+    "\\\\",
+    " ü",
+    " over",
+    "\\n\\n",
+    " lazy",
+    " dog",
+    ".",
+    " the",
+]
 
 
 def openai_event(number: int, word: str) -> bytes:
@@ -58,9 +73,7 @@ def test_frame_and_middle_are_the_chunk(events: list[bytes]) -> None:
 
 
 @pytest.mark.parametrize(("event", "most_frames", "most_own"), [(openai_event, 20, 12), (responses_event, 2, 40)])
-def test_events_of_a_stream_differ_in_their_middle(
-    event: "type[object]", most_frames: int, most_own: int
-) -> None:
+def test_events_of_a_stream_differ_in_their_middle(event: "type[object]", most_frames: int, most_own: int) -> None:
     stored = Stored()
     events = [event(number, word) for number, word in enumerate(WORDS * 5)]  # type: ignore[call-arg]
     parted = stored.part(events, Seams())  # type: ignore[arg-type]
@@ -104,7 +117,9 @@ def test_chunks_are_read_as_they_were_added(
     runs = ChunkRuns(7, 1)
     expected = []
     for number, (at_us, middle, opcode) in enumerate(given_chunks):
-        stored = middle if isinstance(middle, int) else as_stored(middle if isinstance(middle, bytes) else middle.encode())
+        stored = (
+            middle if isinstance(middle, int) else as_stored(middle if isinstance(middle, bytes) else middle.encode())
+        )
         runs.add(rows, at_us, stored, opcode, None)
         data = None if isinstance(middle, int) else middle if isinstance(middle, bytes) else middle.encode()
         expected.append((number, at_us, opcode, data, middle if isinstance(middle, int) else len(data or b"")))

@@ -21,7 +21,9 @@ def busy_journal(trace: Path) -> Journal:
     """Three exchanges of all kinds."""
     journal = Journal(trace)
     journal.exchange_of([b'{"model":"m"}'], [b'{"answer":1}'])
-    journal.exchange_of([b'{"model":"m","stream":true}'], [b'data: {"delta":"%d"}\n\n' % n for n in range(6)], b"text/event-stream")
+    journal.exchange_of(
+        [b'{"model":"m","stream":true}'], [b'data: {"delta":"%d"}\n\n' % n for n in range(6)], b"text/event-stream"
+    )
     number = journal.open(is_websocket=True)
     journal.response(number, b"", status=b"101 Switching Protocols")
     journal.data(number, Side.CLIENT, b"\x81\x82\0\0\0\0hi")
@@ -46,9 +48,7 @@ def check(trace: Path) -> None:
     cut=st.integers(0, 5000),
     inserted=st.tuples(st.integers(0, 5000), st.binary(max_size=40)),
 )
-def test_damaged_bytes_become_gaps(
-    flips: list[tuple[int, int]], cut: int, inserted: tuple[int, bytes]
-) -> None:
+def test_damaged_bytes_become_gaps(flips: list[tuple[int, int]], cut: int, inserted: tuple[int, bytes]) -> None:
     with TemporaryDirectory() as folder:
         trace = Path(folder) / "t.db"
         journal = busy_journal(trace)

@@ -57,14 +57,20 @@ def test_a_long_json_body_is_masked_as_it_comes(tmp_path: Path, with_restarts: b
     while ingest.run_once():
         pass
     ingest.close()
-    expected = b"".join(pieces).replace(b"first secret", mask(b"first secret")).replace(b"second secret", mask(b"second secret"))
+    expected = (
+        b"".join(pieces)
+        .replace(b"first secret", mask(b"first secret"))
+        .replace(b"second secret", mask(b"second secret"))
+    )
     with Trace.open(trace) as opened:
         row = opened.exchange(number)
         assert row is not None
         assert row.masked == 2
         assert row.request_bytes == len(b"".join(pieces))
         assert b"".join(opened.body(number, Side.CLIENT)) == expected
-        assert opened.connection.execute("SELECT is_text, text = ? FROM request_bodies", (expected.decode(),)).fetchone() == (1, 1)
+        assert opened.connection.execute(
+            "SELECT is_text, text = ? FROM request_bodies", (expected.decode(),)
+        ).fetchone() == (1, 1)
         assert opened.connection.execute("SELECT count(*) FROM staged_chunks").fetchone() == (0,)
     assert verify(trace).is_ok
     assert verify(trace).masked == 1

@@ -83,7 +83,13 @@ def test_a_long_text_is_not_kept_until_its_end() -> None:
 # --- lines ------------------------------------------------------------------------------------------------------------
 
 EVENT = b'event: response.created\ndata: {"response":{"tools":[{"headers":{"a":"first","b":"second"}}],"x":"%s"}}\n\n'
-STREAM = b'data: {"delta":"\xc3\xbc"}\n\n' + EVENT + b'data: {"delta":"the \\"headers\\" word"}\n\n' + EVENT + b"data: [DONE]\n\n"
+STREAM = (
+    b'data: {"delta":"\xc3\xbc"}\n\n'
+    + EVENT
+    + b'data: {"delta":"the \\"headers\\" word"}\n\n'
+    + EVENT
+    + b"data: [DONE]\n\n"
+)
 
 
 def masked_stream() -> bytes:

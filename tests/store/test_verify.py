@@ -17,7 +17,11 @@ def trace(tmp_path: Path) -> Path:
     trace = tmp_path / "t.db"
     journal = Journal(trace)
     journal.exchange_of([b'{"model":"m"}'], [b'{"answer":1}'])
-    journal.exchange_of([b"{}"], [b'data: {"some":"thing","delta":"%d","to":"share in a frame"}\n\n' % n for n in range(6)], b"text/event-stream")
+    journal.exchange_of(
+        [b"{}"],
+        [b'data: {"some":"thing","delta":"%d","to":"share in a frame"}\n\n' % n for n in range(6)],
+        b"text/event-stream",
+    )
     number = journal.open(is_websocket=True)
     journal.response(number, b"", status=b"101 Switching Protocols")
     journal.data(number, Side.UPSTREAM, b"\x81\x02hi")
