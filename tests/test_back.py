@@ -68,7 +68,7 @@ class BackProcess:
         return code
 
     def kill(self) -> None:
-        """kill -9."""
+        """End it as `kill -9` does."""
         self._process.kill()
         self.ended()
 
@@ -220,7 +220,7 @@ def test_sigterm_ends_it_and_leaves_the_run_as_it_is(back: BackProcess) -> None:
     journal.open()
     journal.write()
     back.ring()
-    wait_for(lambda: back.trace.exists())
+    wait_for(back.trace.exists)
     time.sleep(0.3)
     back.signal(signal.SIGTERM)
     assert back.ended() == 0

@@ -29,6 +29,7 @@ SEGMENT_HEADER = struct.Struct("<8sHxx16sIqq")
 """magic, version, run id (16 random bytes), segment number, wall ns and monotonic ns at the run's start."""
 RECORD_HEADER = struct.Struct("<IIBQq")
 """payload length, CRC-32, kind, exchange, monotonic ns."""
+_UNCHECKED_HEADER = struct.Struct("<II")
 _CHECKED_HEADER = struct.Struct("<BQq")
 MAX_PAYLOAD_BYTES = 1 << 28
 """No writer makes a longer record; a longer length is a damaged header."""
@@ -72,7 +73,7 @@ def pack_record(kind: int, exchange: int, at_ns: int, payload: bytes) -> tuple[b
     """A record as (header, payload), to be written one after the other."""
     checked = _CHECKED_HEADER.pack(kind, exchange, at_ns)
     crc = zlib.crc32(payload, zlib.crc32(checked))
-    return struct.pack("<II", len(payload), crc) + checked, payload
+    return _UNCHECKED_HEADER.pack(len(payload), crc) + checked, payload
 
 
 # --- payloads ---------------------------------------------------------------------------------------------------------
@@ -85,7 +86,16 @@ _OUTCOMES = tuple(Outcome)
 
 
 def _pack_fields(*fields: bytes) -> bytes:
-    return b"".join([part for field in fields for part in (_LENGTH.pack(len(field)), field)])
+    parts: list[bytes] = []
+    for field in fields:
+        parts += (_LENGTH.pack(len(field)), field)
+    return b"".join(parts)
+
+
+def _masked_heads(mask: Callable[[bytes], bytes], received: bytes, passed_on: bytes) -> tuple[bytes, bytes]:
+    """Both masked; what is passed on holds no secret that was not received, so it is seldom looked through."""
+    masked = mask(received)
+    return masked, passed_on if masked is received else mask(passed_on)
 
 
 def _unpack_fields(data: bytes, offset: int) -> list[bytes]:
@@ -122,8 +132,7 @@ class Open:
             self.client.encode(),
             self.upstream.encode(),
             self.upstream_url.encode(),
-            mask(self.received_head),
-            mask(self.forwarded_head),
+            *_masked_heads(mask, self.received_head, self.forwarded_head),
         )
 
     @classmethod
@@ -147,7 +156,7 @@ class Response:
 
     def pack(self, mask: Callable[[bytes], bytes] = bytes) -> bytes:
         """The payload of a `RESPONSE` record; `mask` is applied to the heads."""
-        return _pack_fields(mask(self.received_head), mask(self.sent_head))
+        return _pack_fields(*_masked_heads(mask, self.received_head, self.sent_head))
 
     @classmethod
     def unpack(cls, payload: bytes) -> "Response":

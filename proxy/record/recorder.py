@@ -35,7 +35,6 @@ _IDLE_ROTATION_S = 2.0
 # Looking a member up in an enum costs more than a name, and these are needed for every read.
 _OPEN, _CLIENT_DATA, _UPSTREAM_DATA = Kind.OPEN, Kind.CLIENT_DATA, Kind.UPSTREAM_DATA
 _RESPONSE, _CLOSE = Kind.RESPONSE, Kind.CLOSE
-_HEAD_KINDS = (Kind.INTERIM, Kind.CLIENT_TRAILERS, Kind.UPSTREAM_TRAILERS)
 _EXTENSIONS = re.compile(rb"(?i)\r\nsec-websocket-extensions:[ \t]*([^\r]*)")
 
 Payload = bytes | Open | Response | Close
@@ -270,11 +269,13 @@ class Recorder:
 
     def _packed(self, kind: Kind, exchange: int, at_ns: int, payload: Payload, parts: list[bytes]) -> bytes | None:
         """The payload as bytes, secrets masked; None if it has to wait for more."""
+        if kind is _UPSTREAM_DATA or (kind is _CLIENT_DATA and exchange not in self._websockets):
+            return payload  # type: ignore[return-value] # bytes
         if isinstance(payload, bytes):
-            if kind == Kind.CLIENT_DATA and exchange in self._websockets:
+            if kind is _CLIENT_DATA:
                 return self._websockets[exchange].feed(payload) or None
             # Trailers have no start line before them, and the mask looks behind line ends.
-            return self._mask_head(b"\n" + payload)[1:] if kind in _HEAD_KINDS else payload
+            return self._mask_head(b"\n" + payload)[1:]
         if isinstance(payload, Open):
             return payload.pack(self._mask_head)
         if isinstance(payload, Response):

@@ -1,5 +1,6 @@
 """The WebSocket reader: any cutting gives the same messages, nothing is lost, nothing raises."""
 
+import itertools
 import os
 
 import pytest
@@ -17,7 +18,7 @@ def feed(reader: WebSocketReader, wire: bytes, cuts: set[int]) -> list[Message]:
     found: list[Message] = []
     pending = b""
     edges = [0, *sorted(cut for cut in cuts if 0 < cut < len(wire)), len(wire)]
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in itertools.pairwise(edges):
         piece = wire[start:end]
         messages, offset = reader.feed(piece)
         found += messages

@@ -32,7 +32,8 @@ WORDS = [
 def openai_event(number: int, word: str) -> bytes:
     """As LM Studio and llama.cpp send them; the second goes on."""
     return (
-        f'data: {{"id":"chatcmpl-7f","object":"chat.completion.chunk","created":{1753000000 + number // 5},"model":"smollm2",'
+        f'data: {{"id":"chatcmpl-7f","object":"chat.completion.chunk","created":{1753000000 + number // 5},'
+        '"model":"smollm2",'
         f'"choices":[{{"index":0,"delta":{{"content":"{word}"}},"logprobs":null,"finish_reason":null}}]}}\n\n'
     ).encode()
 
@@ -40,8 +41,8 @@ def openai_event(number: int, word: str) -> bytes:
 def responses_event(number: int, word: str) -> bytes:
     """As the Responses API sends them: each has a number."""
     return (
-        f'event: response.output_text.delta\ndata: {{"type":"response.output_text.delta","item_id":"msg_1","output_index":0,'
-        f'"content_index":0,"delta":"{word}","sequence_number":{number}}}\n\n'
+        'event: response.output_text.delta\ndata: {"type":"response.output_text.delta","item_id":"msg_1",'
+        f'"output_index":0,"content_index":0,"delta":"{word}","sequence_number":{number}}}\n\n'
     ).encode()
 
 

@@ -1,5 +1,6 @@
 """Secrets in bodies: masked at their place, every other byte as it was, however the bytes come."""
 
+import itertools
 import json
 
 import pytest
@@ -14,7 +15,8 @@ PATHS = ("integrations[].headers.*", "tools[].headers.*", "tools[].authorization
 SECRETS = SecretPaths(PATHS, KEY)
 CHAT = (
     b'{ "model":"m", "input":"\\"headers\\": {\\"a\\": \\"not a secret\\"}","headers":{"a":"stays"},\n'
-    b' "integrations":["mcp/one",{"type":"ephemeral_mcp","headers":{"Authorization":"Bearer s3cr\\u0065t","X":"%s","n":1},'
+    b' "integrations":["mcp/one",{"type":"ephemeral_mcp",'
+    b'"headers":{"Authorization":"Bearer s3cr\\u0065t","X":"%s","n":1},'
     b'"headers":{"again":"third"}}],"tools":[{"headers":{"deep":{"er":["fourth"]}},"authorization":"fifth",'
     b'"function":{"headers":{"a":"stays too"}}}],"temperature":1.50}'
 )
@@ -102,7 +104,7 @@ def test_lines_are_masked_however_they_are_read(cuts: set[int]) -> None:
     lines = MaskedLines(SECRETS)
     edges = [0, *sorted(cuts), len(STREAM)]
     found = []
-    for number, (start, end) in enumerate(zip(edges, edges[1:], strict=False)):
+    for number, (start, end) in enumerate(itertools.pairwise(edges)):
         found += lines.add(number, STREAM[start:end])
     found += lines.end()
     assert b"".join(data for _, data in found) == masked_stream()
@@ -115,7 +117,7 @@ def test_lines_are_masked_across_restarts(cuts: set[int], restarts: set[int]) ->
     lines = MaskedLines(SECRETS)
     edges = [0, *sorted(cuts), len(STREAM)]
     found: list[tuple[int, bytes]] = []
-    for number, (start, end) in enumerate(zip(edges, edges[1:], strict=False)):
+    for number, (start, end) in enumerate(itertools.pairwise(edges)):
         if number in restarts:
             again = MaskedLines(SECRETS)
             again.masked = lines.masked
