@@ -224,18 +224,17 @@ class Back:
 
     async def _watch(self) -> None:
         deaths = 0
+        is_last = False
         while self._process is not None:
             code = await self._process.wait()
-            if self._stopping.is_set():
+            if self._stopping.is_set() and (code == 0 or is_last):
                 return
             wait_s = _RESTART_S[min(deaths, len(_RESTART_S) - 1)]
             deaths += 1
-            _log.warning(
-                "the process that writes the trace ended (%s); forwarding goes on, restart in %g s", code, wait_s
-            )
+            _log.warning("the trace's writer ended (%s); forwarding goes on; it is started again in %g s", code, wait_s)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), wait_s)
-                return
+            is_last = self._stopping.is_set()  # once more all the same: what is left is to be stored
             await self._start_process()
 
 

@@ -29,6 +29,7 @@ class ServerConnection(RawSocket):
     def read_request_body(self) -> bytes:
         """The body of the request at hand; kept in its `Request` too."""
         self.request.body, self.request.trailers = self.read_body(self.request.head)
+        self.request.is_complete = True
         return self.request.body
 
 
@@ -41,6 +42,8 @@ class Request:
     body: bytes = b""
     """Filled when the script read it."""
     trailers: list[Field] = field(default_factory=list)
+    is_complete: bool = False
+    """Its body, too, was read to its end."""
 
 
 Script = Callable[[ServerConnection, Head], None]

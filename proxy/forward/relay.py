@@ -183,9 +183,9 @@ class Exchange:
         except TimeoutError:
             self._connecting = None
             self._fail(504, Outcome.UPSTREAM_TIMEOUT, f"did not accept the connection in time; {_ADVICE}")
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # the latter for a host name that cannot be one
             self._connecting = None
-            why = error.strerror or str(error)
+            why = getattr(error, "strerror", None) or str(error)
             self._fail(502, Outcome.UPSTREAM_UNREACHABLE, f"cannot be reached: {why}; {_ADVICE}")
         else:
             self._connecting = None

@@ -17,6 +17,8 @@ from typing import NamedTuple
 
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 WINDOW_BYTES = 32768
+MAX_INFLATED_BYTES = 1 << 28
+"""A message that would become longer stays compressed: a few KB can claim to be gigabytes."""
 _FIN, _RSV1, _RSV23, _OPCODE = 0x80, 0x40, 0x30, 0x0F
 _SYNC_TAIL = b"\x00\x00\xff\xff"
 
@@ -150,8 +152,10 @@ class WebSocketReader:
     def _inflated(self, data: bytes) -> bytes:
         inflater = zlib.decompressobj(-15, zdict=self.window) if self.window else zlib.decompressobj(-15)
         try:
-            text = inflater.decompress(data + _SYNC_TAIL)
+            text = inflater.decompress(data + _SYNC_TAIL, MAX_INFLATED_BYTES)
         except zlib.error:
+            return data
+        if inflater.unconsumed_tail:
             return data
         if self._keeps_context:
             self.window = (self.window + text[-WINDOW_BYTES:])[-WINDOW_BYTES:]

@@ -27,6 +27,8 @@ _RECORD_OVERHEAD_BYTES = 120
 _WRITE_BYTES = 1 << 20
 """At most so much is joined for one write: more would only cost memory."""
 _RETRY_S = 0.25
+_PACE_BYTES = 8 << 20
+"""When so much waits for the disk, a flood is slowed down: the rest of the memory is for a disk that stands still."""
 _PATIENCE_NS = 1_000_000_000
 """A disk that has taken nothing for so long is not waited for."""
 _IDLE_ROTATION_S = 2.0
@@ -149,6 +151,7 @@ class Recorder:
         """
         self.started = ClockReading.now()
         self._limit = memory_bytes
+        self._pace_bytes = min(memory_bytes // 2, _PACE_BYTES)
         self._batch_s = batch_s
         self._segments = SegmentWriter(folder, self.started, segment_bytes)
         self._mask_head = HeadMask(masked_headers, key)
@@ -197,7 +200,7 @@ class Recorder:
     @property
     def is_behind(self) -> bool:
         """Whether so much waits for the disk that a flood should slow down; never because the disk stands still."""
-        return self._put_bytes - self._written_bytes > self._limit // 2 and monotonic_ns() < self._patient_until_ns
+        return self._put_bytes - self._written_bytes > self._pace_bytes and monotonic_ns() < self._patient_until_ns
 
     def lose(self, exchange: int, kind: Kind, at_ns: int, size: int) -> None:
         """Count what cannot be recorded; `exchange` 0 stands for exchanges of which nothing is recorded."""

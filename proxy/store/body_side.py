@@ -23,7 +23,17 @@ _STAGED = "SELECT at_us, data FROM staged_chunks WHERE exchange_id = ? AND side 
 class BodySide:
     """A body: its bytes are put together at the end and cut; its chunks only tell sizes and times."""
 
-    __slots__ = ("_is_staged", "_long", "_reads", "_runs", "_secrets", "exchange_id", "received_bytes", "side")
+    __slots__ = (
+        "_is_staged",
+        "_long",
+        "_reads",
+        "_runs",
+        "_saved_chunks",
+        "_secrets",
+        "exchange_id",
+        "received_bytes",
+        "side",
+    )
 
     def __init__(self, exchange_id: int, side: Side, secrets: SecretPaths) -> None:
         """Nothing came yet."""
@@ -31,7 +41,8 @@ class BodySide:
         self.side = side
         self._secrets = secrets
         self._reads: list[tuple[int, bytes]] = []
-        self._runs = ChunkRuns(exchange_id, side)
+        self._runs: ChunkRuns | None = None  # made when it is known that there is more than one read
+        self._saved_chunks = 0
         self._is_staged = False
         self._long: LongBody | None = None
         self.received_bytes = 0
@@ -49,7 +60,7 @@ class BodySide:
     @property
     def chunks(self) -> int:
         """How many reads came."""
-        return self._runs.seq + len(self._reads)
+        return self._saved_chunks + len(self._reads)
 
     def add(self, at_us: int, data: bytes) -> None:
         """Take one read."""
@@ -60,8 +71,8 @@ class BodySide:
         """Stage the reads."""
         if not self._reads:
             return
-        first = self._runs.seq
-        self._save_sizes(rows)
+        first = self._saved_chunks
+        self._save_sizes(rows, is_end=False)
         if self.received_bytes > LONG_BODY_BYTES:
             if self._long is None:
                 self._long = LongBody(self.exchange_id, self.side, self._secrets)
@@ -77,7 +88,15 @@ class BodySide:
         self._is_staged = True
         self._reads = []
 
-    def _save_sizes(self, rows: Rows) -> None:
+    def _save_sizes(self, rows: Rows, *, is_end: bool) -> None:
+        """The reads' sizes and times as chunks; most bodies are one read."""
+        self._saved_chunks += len(self._reads)
+        if is_end and self._runs is None and len(self._reads) == 1:
+            at_us, data = self._reads[0]
+            rows.chunks.append((self.exchange_id, self.side, 0, at_us, None, None, len(data), None))
+            return
+        if self._runs is None:
+            self._runs = ChunkRuns(self.exchange_id, self.side)
         for at_us, data in self._reads:
             self._runs.add(rows.chunks, at_us, len(data), None, None)
         self._runs.flush(rows.chunks)
@@ -85,7 +104,7 @@ class BodySide:
     def close(self, rows: Rows, frames: Frames | None) -> Sent:
         """Cut the body. With `frames` it may turn out to be a stream: many short reads."""
         if self._long is not None:
-            self._save_sizes(rows)
+            self._save_sizes(rows, is_end=True)
             for _, data in self._reads:
                 self._long.add(data)
             return self._long.close(rows)
@@ -102,7 +121,7 @@ class BodySide:
             and (stream := self._as_stream(rows, staged + self._reads, frames)) is not None
         ):
             return stream
-        self._save_sizes(rows)
+        self._save_sizes(rows, is_end=True)
         if count == 1:
             body = (staged or self._reads)[0][1]
         else:
@@ -136,6 +155,7 @@ class BodySide:
     def resume(self, connection: sqlite3.Connection, next_seq: int) -> None:
         """Go on with what is staged."""
         self._runs = ChunkRuns(self.exchange_id, self.side, next_seq)
+        self._saved_chunks = next_seq
         staged, blobs = connection.execute(
             "SELECT coalesce(sum(length(data)), 0), count(blob_id) FROM staged_chunks"
             " WHERE exchange_id = ? AND side = ?",

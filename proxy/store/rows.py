@@ -61,6 +61,7 @@ class Rows:
     def __init__(self, connection: sqlite3.Connection) -> None:
         """Ids go on from what the trace holds; nobody else may write to it meanwhile."""
         self.connection = connection
+        self._look_up = connection.cursor().execute
         self._next_head = self._next_id("heads")
         self._next_blob = self._next_id("blobs")
         self._next_body = self._next_id("bodies")
@@ -219,7 +220,7 @@ class Rows:
             self._blob_bytes = 0
 
     def _stored_id(self, table: str, digest: bytes) -> int | None:
-        row = self.connection.execute(f"SELECT id FROM {table} WHERE digest = ?", (digest,)).fetchone()
+        row = self._look_up(f"SELECT id FROM {table} WHERE digest = ?", (digest,)).fetchone()
         return None if row is None else int(row[0])
 
 

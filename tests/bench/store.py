@@ -15,11 +15,12 @@ from tests.store.journal_builder import Journal
 
 KEY = b"k" * 32
 FIELDS = ("integrations[].headers.*", "tools[].headers.*", "tools[].authorization")
-WORDS = """
+TEXT = """
 the of and to in a is that for it as was with be by on not he his but at are this have from or had an they which you
 were her all she there would their we him been has when who will more no if out so said what up its about proxy records
 every byte that goes into a language model and what comes back token after token in time
-""".split()
+"""
+WORDS = TEXT.split()
 
 
 def main() -> None:

@@ -172,7 +172,7 @@ def test_many_clients_at_once_lose_nothing(start_proxy: StartProxy, upstream: Ra
         connection.send(length_response(connection.read_request_body()))
 
     upstream.begin(echo)
-    proxy = start_proxy()
+    proxy = start_proxy({"record": {"segment_bytes": 65_536}})  # so that there are many segments
     failed: list[str] = []
 
     def ask_many(number: int) -> None:

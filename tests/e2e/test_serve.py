@@ -1,8 +1,10 @@
 """`proxy-log serve` as a process: how it starts, what it refuses, and how it ends."""
 
+import contextlib
 import json
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -49,6 +51,32 @@ def test_a_second_serve_on_the_same_trace_is_refused(start_proxy: StartProxy, up
     with RawClient(proxy.address) as client:
         assert client.ask(GET).body == b"ok", "the first goes on"
         assert proxy.exchange_of(client.name)["outcome"] == "completed"
+
+
+def test_a_trace_from_a_newer_version_is_refused_and_left_alone(start_proxy: StartProxy, upstream: RawServer) -> None:
+    proxy = start_proxy()
+    with RawClient(proxy.address) as client:
+        client.ask(GET)
+        proxy.exchange_of(client.name)
+    assert proxy.stop() == 0
+    with contextlib.closing(sqlite3.connect(proxy.trace)) as trace:
+        trace.execute("PRAGMA user_version = 999999")
+    before = proxy.trace.read_bytes()
+    refused = proxy.run("serve", may_fail=True)
+    assert refused.returncode == 1
+    assert b"newer" in refused.stderr
+    assert b"Traceback" not in refused.stderr
+    assert proxy.trace.read_bytes() == before
+
+
+def test_a_file_that_is_no_trace_is_refused_and_left_alone(upstream: RawServer, tmp_path: Path) -> None:
+    proxy = ProxyProcess(tmp_path, upstream.url)
+    proxy.trace.write_text("my diary\n" * 100)
+    refused = proxy.run("serve", may_fail=True)
+    assert refused.returncode == 1
+    assert str(proxy.trace) in refused.stderr.decode()
+    assert b"Traceback" not in refused.stderr
+    assert proxy.trace.read_text() == "my diary\n" * 100
 
 
 def test_a_taken_port_is_refused(start_proxy: StartProxy, upstream: RawServer, tmp_path: Path) -> None:

@@ -159,6 +159,19 @@ def test_head_and_body_may_come_in_one_packet(wire: Wire) -> None:
 
 
 @pytest.mark.through_proxy
+def test_a_length_beside_chunks_is_not_passed_on(wire: Wire) -> None:
+    """RFC 9112, section 6.3: the chunks count, and whoever reads on must not be misled by the length."""
+    client = wire.connect()
+    wire.upstream.begin(
+        answer(CHUNKED_HEAD.replace(b"\r\n\r\n", b"\r\nContent-Length: 3\r\n\r\n") + chunk(b"hello") + chunk(b""))
+    )
+    response = client.ask(GET)
+    assert (response.body, response.head.all(b"content-length")) == (b"hello", [])
+    wire.upstream.begin()
+    _ask_again(client)
+
+
+@pytest.mark.through_proxy
 @pytest.mark.parametrize("extra", [b"EXTRA", b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged"])
 def test_bytes_after_the_end_of_a_response_do_not_get_into_the_next(wire: Wire, extra: bytes) -> None:
     wire.upstream.begin(answer(length_response(b"first") + extra))

@@ -81,7 +81,9 @@ def _play(wire: Wire, address: Address, request: bytes, response: bytes, ends: b
     seen = wire.upstream.request
     fields = [pair for pair in seen.head.end_to_end if pair[0].lower() != b"host"]
     return Seen(
-        (seen.head.method, seen.head.target, fields, seen.body, seen.trailers), _described(answer) if answer else None, broken
+        (seen.head.method, seen.head.target, fields, seen.body, seen.trailers),
+        _described(answer) if answer else None,
+        broken,
     )
 
 

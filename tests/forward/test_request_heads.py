@@ -122,6 +122,15 @@ def test_a_large_head_passes(wire: Wire, size: int) -> None:
     assert response.head.get(b"x-large") == value
 
 
+def test_a_thousand_fields_pass_in_order(wire: Wire) -> None:
+    lines = [b"X-%d: %d" % (number % 7, number) for number in range(1000)]
+    fields = [(b"X-%d" % (number % 7), b"%d" % number) for number in range(1000)]
+    head = b"GET / HTTP/1.1\r\nHost: h\r\n" + b"\r\n".join(lines) + b"\r\n\r\n"
+    response = wire.ask(head, answer(length_response(b"", *lines)))
+    assert wire.upstream.request.head.fields[1:] == fields
+    assert response.head.fields[:1000] == fields
+
+
 def test_a_head_that_comes_byte_by_byte_is_one_head(wire: Wire) -> None:
     client = wire.connect()
     client.send_bytewise(b"POST /a?b HTTP/1.1\r\nHost: h\r\nX: 1\r\nContent-Length: 4\r\n\r\nbody")

@@ -132,6 +132,40 @@ def test_a_slow_reader_gets_every_byte(wire: Wire) -> None:
     assert received == body
 
 
+@pytest.mark.parametrize("framing", [b"Content-Length: 4096000", b"Transfer-Encoding: chunked", b"X-Until: close"])
+def test_a_slow_reader_gets_every_byte_though_the_upstream_has_gone(wire: Wire, framing: bytes) -> None:
+    """What the proxy holds for the client is not dropped with the upstream's connection."""
+    body = bytes(range(256)) * 16_000
+
+    def script(connection: ServerConnection, _: Head) -> None:
+        sent = chunk(body) + chunk(b"") if framing.endswith(b"chunked") else body
+        connection.send(b"HTTP/1.1 200 OK\r\nConnection: close\r\n" + framing + b"\r\n\r\n" + sent)
+        connection.close()
+
+    client = wire.connect(receive_buffer=4096)
+    wire.upstream.begin(script)
+    client.send(GET)
+    assert client.read_response().body == body
+
+
+@pytest.mark.through_proxy
+def test_a_stream_to_a_client_of_http_1_0_is_not_held_back(wire: Wire) -> None:
+    has_arrived = threading.Event()
+
+    def script(connection: ServerConnection, _: Head) -> None:
+        connection.send(CHUNKED + chunk(b"first"))
+        assert has_arrived.wait(WAIT_S)
+        connection.send(chunk(b"last") + chunk(b""))
+
+    client = wire.connect()
+    wire.upstream.begin(script)
+    client.send(b"GET /x HTTP/1.0\r\n\r\n")
+    client.read_head()
+    assert client.read_exactly(5) == b"first"
+    has_arrived.set()
+    assert client.read_rest() == b"last"
+
+
 def test_a_client_that_does_not_read_stops_the_upstream(wire: Wire) -> None:
     taken: Queue[int] = Queue()
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.conftest import StartProxy, Wire, running
-from tests.proxy_process import ProxyProcess
+from tests.proxy_process import ProxyProcess, wait_until
 from tests.raw_client import RawClient, read_broken
 from tests.raw_server import RawServer, Script, ServerConnection
 from tests.raw_socket import WAIT_S, BrokenError, Head, Response
@@ -114,6 +114,7 @@ GARBAGE = {
     "a length below nothing": b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",
     "a length of letters": b"HTTP/1.1 200 OK\r\nContent-Length: five\r\n\r\nhello",
     "NUL in a value": b"HTTP/1.1 200 OK\r\nX: a\x00b\r\nContent-Length: 0\r\n\r\n",
+    "an upgrade nobody asked for": b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\nhi",
     "an endless head": b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 50_000,
 }
 
@@ -185,6 +186,15 @@ def test_is_not_there(down: ProxyProcess, request_bytes: bytes) -> None:
 
 
 @pytest.mark.through_proxy
+def test_is_not_there_and_only_the_head_was_asked_for(down: ProxyProcess) -> None:
+    with RawClient(down.address) as client:
+        client.send(GET.replace(b"GET", b"HEAD"))
+        head = client.read_head()
+        assert (head.status, head.get(b"access-control-allow-origin")) == (502, b"*")
+        assert client.is_silent(0.05) or client.read_rest() == b"", "a response to HEAD has no body"
+
+
+@pytest.mark.through_proxy
 @pytest.mark.parametrize("framing", [b"Content-Length: 8000000", b"Transfer-Encoding: chunked"])
 def test_is_not_there_while_the_client_uploads(down: ProxyProcess, framing: bytes) -> None:
     """The client that first sends all of its body gets to read the answer, not a reset."""
@@ -213,6 +223,11 @@ def test_does_not_accept(start_proxy: StartProxy) -> None:
             _check_error(response, response.status, "lmstudio")
             assert response.status in (502, 504)
             assert proxy.exchange_of(client.name)["outcome"] in ("upstream_unreachable", "upstream_timeout")
+        with RawClient(proxy.address) as client:
+            client.send(GET)
+            wait_until(lambda: proxy.query("SELECT 1 FROM exchanges WHERE client = ?", client.name), "it is under way")
+            client.close()
+            assert proxy.exchange_of(client.name)["outcome"] == "client_gone"
 
 
 @pytest.mark.through_proxy

@@ -353,6 +353,39 @@ def test_a_frame_in_one_packet_with_the_upgrade_response_arrives(wire: Wire) -> 
     assert client.read_exactly(7) == HELLO
 
 
+def test_a_frame_in_one_packet_with_the_upgrade_request_arrives(wire: Wire) -> None:
+    """A client must wait for the response, but what it sends early is not lost."""
+
+    def script(connection: RawServerConnection, _: Head) -> None:
+        connection.send(SWITCH)
+        assert connection.read_exactly(11) == MASKED_HELLO
+        connection.send(HELLO)
+        connection.wait_for_end()
+
+    client = wire.connect()
+    wire.upstream.begin(script)
+    client.send(UPGRADE + MASKED_HELLO)
+    client.read_head()
+    assert client.read_exactly(7) == HELLO
+    client.close()
+    if wire.proxy:
+        assert wire.exchange_of(client)["request_bytes"] == len(MASKED_HELLO)
+
+
+def test_a_slow_client_gets_every_frame_though_the_server_has_gone(wire: Wire) -> None:
+    frames = b"".join(b"\x82\x7e\x10\x00" + bytes([number]) * 4096 for number in range(250)) * 4
+
+    def script(connection: RawServerConnection, _: Head) -> None:
+        connection.send(SWITCH + frames)
+        connection.close()
+
+    client = wire.connect(receive_buffer=4096)
+    wire.upstream.begin(script)
+    client.send(UPGRADE)
+    client.read_head()
+    assert client.read_rest() == frames
+
+
 def test_the_upgrades_fields_pass_both_ways(wire: Wire) -> None:
     wire.upstream.begin(Departure(SWITCH))
     client = wire.connect()

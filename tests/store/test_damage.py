@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from proxy.exchange import Outcome, Side
 from proxy.record.journal import RECORD_HEADER, SEGMENT_HEADER, Close, Gap, Kind, journal_folder, pack_record
+from proxy.store import body_side
+from proxy.store.bodies import cut
 from proxy.store.ingest import Ingest
 from proxy.store.trace import Trace
 from proxy.store.verify import verify
@@ -198,3 +200,25 @@ def test_the_test_journal_is_what_it_seems() -> None:
             kinds.append(kind)
             offset += RECORD_HEADER.size + length
         assert set(Kind) - set(kinds) == {Kind.END, Kind.UPSTREAM_TRAILERS}
+
+
+def test_a_bug_that_one_exchange_brings_out_leaves_the_others_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    trace = tmp_path / "t.db"
+    journal = Journal(trace)
+    for body in (b'{"model":"good"}', b'{"model":"bad"}', b'{"model":"good"}'):
+        journal.exchange_of([body], [b"ok"])
+    journal.write()
+
+    def cut_with_a_bug(body: bytes) -> tuple[list[memoryview], str | None]:
+        if b"bad" in body:
+            raise TypeError("a bug")
+        return cut(body)
+
+    monkeypatch.setattr(body_side, "cut", cut_with_a_bug)
+    ingest_whole(trace)
+    with Trace.open(trace) as opened:
+        assert [row.model for row in opened.latest(9)] == ["good", "good"]
+        assert [gap.exchange_id for gap in opened.gaps()] == [2]
+    assert "exchange 2 cannot be taken in whole" in caplog.text
