@@ -107,6 +107,7 @@ class BodySide:
             self._save_sizes(rows, is_end=True)
             for _, data in self._reads:
                 self._long.add(data)
+            self._reads = []
             return self._long.close(rows)
         if self._is_staged:
             staged = rows.connection.execute(_STAGED, (self.exchange_id, self.side)).fetchall()

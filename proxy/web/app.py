@@ -10,7 +10,7 @@ import logging
 import secrets
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -35,6 +35,7 @@ RETRY_S = 5.0
 _STOP_S = 5.0
 _WRITE_S = 60.0
 """How long a download may stand still: while it is open SQLite cannot shorten its write-ahead log."""
+_PIECE_BYTES = 1 << 16
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
@@ -57,12 +58,12 @@ class Site:
         self._docs = docs
         names = {"localhost", "127.0.0.1", "[::1]", str(address).rpartition(":")[0].lower()}
         self._names = names if _is_loopback(address.host) else None
-        self._mark = secrets.token_hex(4)
+        self._mark = ""
         loader = FileSystemLoader(FOLDER / "templates")
         self._templates = Environment(
-            loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+            loader=loader, autoescape=True, finalize=_shown, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
         )
-        self._templates.filters.update(size=size, duration=duration, local=local_time, printable=printable)
+        self._templates.filters.update(size=size, duration=duration, local=local_time)
         self.app = web.Application(middlewares=[self._guard])
         self.app.on_response_prepare.append(_add_headers)
         self.app.on_cleanup.append(self._close)
@@ -91,21 +92,21 @@ class Site:
             error.content_type = "text/html"
             raise
         except (TraceError, sqlite3.Error) as error:
-            if self._trace is not None:  # perhaps it was replaced
-                self._trace.close()
-                self._trace = None
+            await self._close(self.app)  # what is there later may be another trace
+            if request.writer.output_size:
+                raise
             return self._page("message.html", status=503, title=str(error))
 
     def _is_for_us(self, request: web.Request) -> bool:
         """Whether Host names this machine; a name of somebody's that leads here (DNS rebinding) does not."""
         if self._names is None:
             return True
-        port = request.get_extra_info("sockname")[1]
-        name, _, named_port = request.headers.get("Host", "").lower().rpartition(":")
-        return name in self._names and named_port == str(port)
+        port = request.get_extra_info("sockname", ("", 0))[1]
+        host = request.headers.get("Host", "").lower()
+        return any(host == f"{name}:{port}" or (host == name and port == 80) for name in self._names)
 
     def _render(self, template: str, **values: object) -> str:
-        return self._templates.get_template(template).render(file=self._file, **values)
+        return self._templates.get_template(template).render(**values)
 
     def _page(self, template: str, status: int = 200, **values: object) -> web.Response:
         return web.Response(text=self._render(template, status=status, **values), status=status, content_type="text/html")
@@ -113,31 +114,27 @@ class Site:
     async def _close(self, app: web.Application) -> None:
         if self._trace is not None:
             self._trace.close()
+        self._trace = None
 
     def _opened(self) -> Trace:
-        self._trace = self._trace or Trace.open(self._file)
+        if self._trace is None:
+            self._trace = Trace.open(self._file)
+            self._mark = secrets.token_hex(4)
         return self._trace
 
     def _listing(self, request: web.Request) -> dict[str, object]:
-        trace = self._opened()
         wanted = pages.Wanted.read(request.query)
-        rows, older = pages.newest(trace, wanted)
-        return {"rows": rows, "older": older, "wanted": wanted, "query": request.query}
-
-    def _version(self) -> str:
-        """Changes whenever the trace does."""
-        return f'"{self._mark}-{id(self._opened()):x}-{self._opened().data_version()}"'
+        version = f'"{self._mark}-{self._opened().data_version()}"'  # first: what comes meanwhile is asked for again
+        rows, older = pages.newest(self._opened(), wanted)
+        return {"wanted": wanted, "version": version, "rows": rows, "older": older}
 
     async def _list(self, request: web.Request) -> web.Response:
-        version = self._version()  # before the rows: what comes in between is asked for once more
-        outcomes = [pages.RUNNING, *Outcome]
-        gaps = [gap for gap in self._opened().gaps() if gap.exchange_id is None][-3:]
-        listing = self._listing(request)
-        models = pages.models(self._opened())
-        return self._page("list.html", version=version, outcomes=outcomes, models=models, gaps=gaps, **listing)
+        trace = self._opened()
+        more = {"file": self._file, "models": pages.models(trace), "gap": pages.last_gap(trace)}
+        return self._page("list.html", outcomes=[pages.RUNNING, *Outcome], **more, **self._listing(request))
 
     async def _rows(self, request: web.Request) -> web.Response:
-        version = self._version()
+        version = f'"{self._mark}-{self._opened().data_version()}"'
         if request.headers.get("If-None-Match") == version:
             return web.Response(status=304, headers={"ETag": version})
         response = self._page("rows.html", **self._listing(request))
@@ -165,8 +162,9 @@ class Site:
             response.content_type = "application/octet-stream"
             response.headers["Content-Disposition"] = f'attachment; filename="exchange-{number}-{side}.bin"'
             await response.prepare(request)
-            for part in trace.body(number, _SIDES[side]) if request.method == "GET" else ():
-                await asyncio.wait_for(response.write(part), _WRITE_S)
+            for piece in _joined(trace.body(number, _SIDES[side])) if request.method == "GET" else ():
+                async with asyncio.timeout(_WRITE_S):
+                    await response.write(piece)
             return response
 
     def _known_documents(self) -> dict[str, Path]:
@@ -192,6 +190,22 @@ class Site:
 async def _add_headers(request: web.Request, response: web.StreamResponse) -> None:
     response.headers.update(_HEADERS)
     response.headers.pop("Server", None)
+
+
+def _shown(value: object) -> object:
+    """Whatever stands on a page: foreign text without what steers its reader or is no Unicode."""
+    return printable(value) if type(value) is str else value
+
+
+def _joined(parts: Iterable[bytes]) -> Iterator[bytes]:
+    """The same bytes in larger pieces: a stream may have thousands of chunks."""
+    piece = bytearray()
+    for part in parts:
+        piece += part
+        if len(piece) >= _PIECE_BYTES:
+            yield bytes(piece)
+            piece.clear()
+    yield bytes(piece)
 
 
 def _is_loopback(host: str) -> bool:

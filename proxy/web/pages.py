@@ -12,7 +12,7 @@ import msgspec
 
 from proxy.exchange import Side
 from proxy.read.stream_text import StreamText
-from proxy.readable import printable, size
+from proxy.readable import size
 from proxy.store.trace import ChunkRow, ExchangeRow, Trace
 
 LISTED = 100
@@ -84,6 +84,15 @@ def count(trace: Trace) -> int:
     return int(number)
 
 
+def last_gap(trace: Trace) -> tuple[str, str, str, int, int] | None:
+    """What was lost last without being known of which exchange: since, until, reason, exchanges, records."""
+    found = trace.connection.execute(
+        "SELECT since, until, reason, lost_exchanges, lost_records FROM gaps WHERE exchange_id IS NULL"
+        " ORDER BY id DESC LIMIT 1"
+    ).fetchone()
+    return None if found is None else (*found,)
+
+
 class Body(NamedTuple):
     """A body for reading, and what to say about it."""
 
@@ -94,13 +103,13 @@ class Body(NamedTuple):
 def read_body(parts: Iterable[bytes], content_type: str = "", encoding: str = "") -> Body:
     """A body decompressed and laid out, cut where it gets long; of a stream the text in its events."""
     notes = []
-    data = b""
+    read = bytearray()
     for part in parts:
-        data += part
-        if len(data) > MAX_BODY_BYTES:
-            data = data[:MAX_BODY_BYTES]
+        read += part
+        if len(read) > MAX_BODY_BYTES:
             notes.append(f"only its first {size(MAX_BODY_BYTES)} bytes are shown")
             break
+    data = bytes(read[:MAX_BODY_BYTES])
     if encoding not in ("", "identity"):
         try:
             data = zlib.decompressobj(47).decompress(data, MAX_BODY_BYTES)
@@ -110,7 +119,7 @@ def read_body(parts: Iterable[bytes], content_type: str = "", encoding: str = ""
     if "event-stream" in content_type or "ndjson" in content_type:
         stream = StreamText()
         if streamed := stream.feed(data) + stream.finish():
-            return Body(printable(streamed), [*notes, "the text in its events; below is how they came"])
+            return Body(streamed, [*notes, "the text in its events; below is how they came"])
     elif data.lstrip()[:1] in (b"{", b"["):
         try:
             data = msgspec.json.format(data, indent=2)  # leaves numbers, escapes and repeated names as they are
@@ -121,7 +130,7 @@ def read_body(parts: Iterable[bytes], content_type: str = "", encoding: str = ""
         return Body(data[:256].hex(" "), [*notes, "not text: its first bytes"])
     if len(text) > MAX_BODY_CHARS:
         notes.append(f"{len(text) - MAX_BODY_CHARS:,} characters more")
-    return Body(printable(text[:MAX_BODY_CHARS]), notes)
+    return Body(text[:MAX_BODY_CHARS], notes)
 
 
 class Message(NamedTuple):
