@@ -59,7 +59,7 @@ class Wire:
     def exchange_of(self, client: RawClient) -> sqlite3.Row:
         """The client's one exchange as the trace has it, once it ended."""
         assert self.proxy
-        return self.proxy.exchange_of(client.name)
+        return self.proxy.exchange_of(client.id)
 
 
 StartProxy = Callable[..., ProxyProcess]

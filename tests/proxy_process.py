@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, TypeVar
 
-from tests.raw_client import Address
+from tests.raw_client import Address, ClientId
 from tests.raw_socket import WAIT_S
 
 REPOSITORY = Path(__file__).parent.parent
@@ -217,21 +217,25 @@ class ProxyProcess:
         finally:
             connection.close()
 
-    def exchanges_of(self, client: str, count: int = 1, wait_s: float = WAIT_S) -> list[sqlite3.Row]:
-        """The exchanges of a client (`address:port`) in order, as soon as `count` of them have ended."""
+    def exchanges_now(self, client: ClientId) -> list[sqlite3.Row]:
+        """The exchanges of a client that are in the trace by now, in order."""
+        sql = "SELECT * FROM exchanges WHERE client = ? AND started_at_us >= ? ORDER BY id"
+        return self.query(sql, client.name, client.since_us)
+
+    def exchanges_of(self, client: ClientId, count: int = 1, wait_s: float = WAIT_S) -> list[sqlite3.Row]:
+        """The exchanges of a client in order, as soon as `count` of them have ended."""
 
         def look() -> list[sqlite3.Row]:
-            sql = "SELECT * FROM exchanges WHERE client = ? AND outcome IS NOT NULL ORDER BY id"
-            rows = self.query(sql, client)
+            rows = [row for row in self.exchanges_now(client) if row["outcome"]]
             return rows if len(rows) >= count else []
 
         try:
             return wait_until(look, "the exchange is in the trace", wait_s)
         except TimeoutError as error:
-            seen = [dict(row) for row in self.query("SELECT * FROM exchanges WHERE client = ?", client)]
+            seen = [dict(row) for row in self.exchanges_now(client)]
             raise TimeoutError(f"{error}; there is: {seen}; output: {self.output()[-2000:]}") from None
 
-    def exchange_of(self, client: str, wait_s: float = WAIT_S) -> sqlite3.Row:
+    def exchange_of(self, client: ClientId, wait_s: float = WAIT_S) -> sqlite3.Row:
         """The one exchange of a client, once it ended."""
         (row,) = self.exchanges_of(client, wait_s=wait_s)
         return row

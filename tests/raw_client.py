@@ -1,10 +1,29 @@
 """A client that sends exactly the bytes it is told and reads answers as they come."""
 
 import socket
+import time
+from dataclasses import dataclass
 
 from tests.raw_socket import BrokenError, Head, RawSocket, Response
 
 Address = tuple[str, int]
+
+
+@dataclass(frozen=True)
+class ClientId:
+    """What tells a connection from all others in a trace; ports are used again."""
+
+    name: str
+    """`address:port`."""
+    since_us: int
+    """When it was made: microseconds since 1970, UTC."""
+
+    @classmethod
+    def of(cls, sock: socket.socket) -> "ClientId":
+        """That of a socket that was just connected."""
+        host, port = sock.getsockname()[:2]
+        name = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return cls(name, time.time_ns() // 1000 - 5000)  # the proxy derives its time from another clock
 
 
 class RawClient(RawSocket):
@@ -21,9 +40,8 @@ class RawClient(RawSocket):
             sock.close()
             raise
         super().__init__(sock)
-        host, port = sock.getsockname()[:2]
-        self.name = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        """`address:port`, as the trace names this client."""
+        self.id = ClientId.of(sock)
+        """Finds its exchanges in a trace."""
 
     def read_response(self, method: bytes = b"GET") -> Response:
         """The next response, whole, with the 1xx heads before it.

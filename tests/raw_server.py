@@ -95,6 +95,7 @@ class RawServer:
         """Forget what was; answer with `script` from now on."""
         with self._changed:
             self.requests = []
+            self._errors = []
             self.script = script
 
     def wait_for_requests(self, count: int = 1) -> list[Request]:
@@ -156,13 +157,14 @@ class RawServer:
         with connection:
             sock.settimeout(None)
             while connection.is_open:
+                errors = self._errors
                 try:
                     head = connection.read_head()
                     sock.settimeout(WAIT_S)
                     connection.request = Request(connection, head)
                     with self._changed:
                         self.requests.append(connection.request)
-                        script = self.script
+                        script, errors = self.script, self._errors
                         self._changed.notify_all()
                     script(connection, head)
                     if connection.is_open:
@@ -170,7 +172,7 @@ class RawServer:
                 except (BrokenError, OSError):  # the peer left, which a script that cares notices by itself
                     return
                 except Exception as error:  # noqa: BLE001 - it is raised again in the test's thread
-                    self._errors.append(error)
+                    errors.append(error)
                     return
 
 

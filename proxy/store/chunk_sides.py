@@ -11,13 +11,15 @@ from collections.abc import Iterable
 from hashlib import blake2b
 
 from proxy.exchange import Side
-from proxy.read.websocket import TEXT, WebSocketReader
+from proxy.read.websocket import CLOSE, TEXT, WebSocketReader
 from proxy.store.chunks import ChunkRuns, Frames, RunRow, as_stored, read_chunks
 from proxy.store.masked import MaskedLines, SecretPaths
 from proxy.store.rows import DIGEST_BYTES, Rows, Sent
 
 _MASK_IN_JSON = re.compile(rb"\[masked:[0-9a-f]{12}\]")
 _STAGED = "SELECT seq, at_us, data FROM staged_chunks WHERE exchange_id = ? AND side = ? ORDER BY seq"
+
+_HAS_CLOSE = "SELECT 1 FROM recorded_chunks WHERE exchange_id = ? AND side = ? AND opcode = ?"
 
 
 class _ChunkedSide:
@@ -136,6 +138,8 @@ class TunnelSide(_ChunkedSide):
     ) -> None:
         """`reader` reads this side's frames."""
         super().__init__(exchange_id, side, frames, next_seq)
+        self.has_close = False
+        """A close frame came."""
         self._reader = reader
         self._last_us = 0
         self._unstaged: list[tuple[int, bytes]] = []  # reads of the incomplete message, from its first byte on
@@ -159,6 +163,7 @@ class TunnelSide(_ChunkedSide):
             self._put_message(at_us, payload, opcode)
 
     def _put_message(self, at_us: int, payload: bytes, opcode: int | None) -> None:
+        self.has_close = self.has_close or opcode == CLOSE
         if self._runs.seq == 0 and self.side is Side.CLIENT:
             # The SDK's first message is masked before it reaches the journal; here that is only counted.
             self.masked = len(_MASK_IN_JSON.findall(payload[:65536]))
@@ -194,6 +199,7 @@ class TunnelSide(_ChunkedSide):
     def resume(self, connection: sqlite3.Connection, stored: Iterable[bytes], masked: int) -> None:
         """Go on after the stored messages: read again what is staged, and leave out what is stored already."""
         self.masked = masked
+        self.has_close = connection.execute(_HAS_CLOSE, (self.exchange_id, self.side, CLOSE)).fetchone() is not None
         for data in stored:
             self.is_text = self.is_text and isinstance(as_stored(data), str)
             self._digest.update(data)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from proxy.exchange import Side
+from proxy.exchange import Outcome, Side
 from proxy.read.websocket import Deflate, WebSocketReader, agreed_deflate
 from proxy.record.journal import Close, Open, Response
 from proxy.store.body_side import BodySide
@@ -20,6 +20,7 @@ from proxy.store.rows import EXCHANGE_COLUMNS, MAX_INTEGER, Rows, Sent
 _STREAM_TYPES = (b"text/event-stream", b"application/x-ndjson", b"application/ndjson", b"application/jsonl")
 _MAX_CACHED = 4096
 _NOTHING = Sent()
+_GONE = (Outcome.CLIENT_GONE, Outcome.UPSTREAM_GONE)
 _SELECT = f"SELECT {', '.join(EXCHANGE_COLUMNS)} FROM recorded_exchanges WHERE id = ?"
 _OWN_COLUMNS = EXCHANGE_COLUMNS[: EXCHANGE_COLUMNS.index("model") + 1]
 
@@ -220,10 +221,13 @@ class Running:
             request_bytes = client.received_bytes if client is not None else 0
             response_bytes = upstream.received_bytes if upstream is not None else 0
         request_bytes, response_bytes = min(request_bytes, MAX_INTEGER), min(response_bytes, MAX_INTEGER)
-        error = record.error or None
-        end = _End(request_bytes, response_bytes, complete_us, done_us, record.outcome.value, error)
+        outcome, error = record.outcome, record.error or None
+        if outcome in _GONE and any(isinstance(side, TunnelSide) and side.has_close for side in self._sides):
+            # The front sees that a tunnel's connection ended; that this was agreed on stands in the frames.
+            outcome, error = Outcome.COMPLETED, None
+        end = _End(request_bytes, response_bytes, complete_us, done_us, outcome.value, error)
         self._write_row(sent, received, end)
-        rows.count(self.model or "", record.outcome.value, request_bytes, response_bytes, done_us)
+        rows.count(self.model or "", outcome.value, request_bytes, response_bytes, done_us)
 
     def _write_row(self, sent: Sent, received: Sent, end: "_End") -> None:
         client, upstream = self._sides

@@ -51,7 +51,7 @@ def test_a_front_killed_in_the_middle_of_a_stream_leaves_it_interrupted(
     upstream.begin()
     with RawClient(proxy.address) as client:
         assert client.ask(GET).body == b"ok"
-        assert proxy.exchange_of(client.name)["id"] == rows[0]["id"] + 1
+        assert proxy.exchange_of(client.id)["id"] == rows[0]["id"] + 1
     assert proxy.stop() == 0
     proxy.run("verify")
 
@@ -147,7 +147,7 @@ def test_a_stop_while_the_back_is_dead_stores_everything_all_the_same(
         for number in (1, 2):  # the restart after the second death is a while off
             back = proxy.wait_for_back(other_than=back)
             client.ask(GET)
-            proxy.exchanges_of(client.name, number)
+            proxy.exchanges_of(client.id, number)
             os.kill(back, signal.SIGKILL)
         client.ask(GET)
     assert proxy.stop() == 0
@@ -206,7 +206,7 @@ def test_a_back_that_stands_still_does_not_stop_the_traffic(start_proxy: StartPr
                 request = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
                 assert client.ask(request).body == body
             resume(back)
-            rows = proxy.exchanges_of(client.name, 200)
+            rows = proxy.exchanges_of(client.id, 200)
     finally:
         resume(back)
     assert len(rows) == 200

@@ -135,7 +135,7 @@ def test_one_that_leaves_at_the_finish_reason_is_recorded_to_there(
         while b'"finish_reason":"' not in seen:
             seen += client.read_chunk()
         client.close()
-        row = llama_proxy.exchange_of(client.name)
+        row = llama_proxy.exchange_of(client.id)
     recorded = llama_proxy.body(row["id"], "response")
     assert recorded.startswith(seen)
     assert row["outcome"] in ("client_gone", "completed")

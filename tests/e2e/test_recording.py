@@ -29,7 +29,7 @@ def test_an_exchange_is_in_the_trace_as_it_happened(wire: Wire) -> None:
     authority = wire.upstream.authority
     expected = {
         "kind": "http",
-        "client": client.name,
+        "client": client.id.name,
         "method": "POST",
         "path": "/v1/chat/completions?a=%7e",
         "forwarded_path": "/v1/chat/completions?a=%7e",
@@ -122,9 +122,12 @@ def test_a_running_exchange_is_visible_and_its_stream_as_it_comes(wire: Wire) ->
     client = wire.connect()
     wire.upstream.begin(script)
     client.send(b"GET /running HTTP/1.1\r\nHost: h\r\n\r\n")
-    sql = "SELECT e.outcome, e.status, c.text FROM exchanges e JOIN chunks c ON c.exchange_id = e.id WHERE e.client = ?"
-    rows = wait_until(lambda: proxy.query(sql, client.name), "the first chunk is in the trace")
-    assert [tuple(row) for row in rows] == [(None, 200, "data: first\n\n")]
+    (row,) = wait_until(lambda: proxy.exchanges_now(client.id), "it is in the trace")
+    sql = "SELECT text FROM chunks WHERE exchange_id = ?"
+    chunks = wait_until(lambda: proxy.query(sql, row["id"]), "its first chunk is")
+    assert [each["text"] for each in chunks] == ["data: first\n\n"]
+    (row,) = proxy.exchanges_now(client.id)
+    assert (row["outcome"], row["status"]) == (None, 200)
     may_end.set()
     client.read_response()
     row = wire.exchange_of(client)

@@ -58,7 +58,7 @@ def test_secrets_in_heads_never_reach_a_disk(start_proxy: StartProxy, upstream: 
             _wait_until_journalled(proxy, b"marker-in-head")
             _assert_nowhere(proxy)
             resume(back)
-            row = proxy.exchange_of(client.name)
+            row = proxy.exchange_of(client.id)
     finally:
         resume(back)
     _assert_nowhere(proxy)
@@ -122,7 +122,7 @@ def test_the_passkey_of_a_websocket_never_reaches_a_disk(
             _assert_nowhere(proxy, key)
             client.close()
             resume(back)
-            row = proxy.exchange_of(client.name)
+            row = proxy.exchange_of(client.id)
     finally:
         resume(back)
     _assert_nowhere(proxy, key)

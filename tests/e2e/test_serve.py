@@ -50,14 +50,14 @@ def test_a_second_serve_on_the_same_trace_is_refused(start_proxy: StartProxy, up
     assert "Traceback" not in error
     with RawClient(proxy.address) as client:
         assert client.ask(GET).body == b"ok", "the first goes on"
-        assert proxy.exchange_of(client.name)["outcome"] == "completed"
+        assert proxy.exchange_of(client.id)["outcome"] == "completed"
 
 
 def test_a_trace_from_a_newer_version_is_refused_and_left_alone(start_proxy: StartProxy, upstream: RawServer) -> None:
     proxy = start_proxy()
     with RawClient(proxy.address) as client:
         client.ask(GET)
-        proxy.exchange_of(client.name)
+        proxy.exchange_of(client.id)
     assert proxy.stop() == 0
     with contextlib.closing(sqlite3.connect(proxy.trace)) as trace:
         trace.execute("PRAGMA user_version = 999999")
@@ -93,7 +93,7 @@ def test_it_may_be_started_again_on_its_trace_and_numbers_go_on(start_proxy: Sta
     for number in (1, 2, 3):
         with RawClient(proxy.address) as client:
             client.ask(GET)
-            assert proxy.exchange_of(client.name)["id"] == number
+            assert proxy.exchange_of(client.id)["id"] == number
         assert proxy.stop() == 0
         proxy.start()
 
@@ -112,7 +112,7 @@ def test_localhost_is_both_loopback_addresses(upstream: RawServer, tmp_path: Pat
                 raise
             with client:
                 assert client.ask(GET).body == b"ok"
-                assert proxy.exchange_of(client.name)["client"] == client.name
+                assert proxy.exchange_of(client.id)["client"] == client.id.name
     finally:
         proxy.kill()
 
@@ -150,7 +150,7 @@ def test_a_signal_lets_a_running_stream_end_and_takes_no_new_one(
         assert client.read_response().body == b"firstlast"
         assert client.wait_for_end() == "closed"
         assert process.wait(WAIT_S) == 0
-        assert proxy.exchange_of(client.name)["outcome"] == "completed"
+        assert proxy.exchange_of(client.id)["outcome"] == "completed"
     proxy.run("verify")
 
 
@@ -171,7 +171,7 @@ def test_a_stream_that_outlasts_the_drain_is_broken_and_recorded(start_proxy: St
         assert read_broken(client) == b"first"
         assert departure.seconds_after(stopped) < WAIT_S
         assert process.wait(WAIT_S) == 0
-        row = proxy.exchange_of(client.name)
+        row = proxy.exchange_of(client.id)
     assert row["outcome"] == "proxy_stopped"
     assert row["error"]
     assert proxy.body(row["id"], "response") == b"first"
@@ -189,7 +189,7 @@ def test_a_second_signal_ends_at_once(start_proxy: StartProxy, upstream: RawServ
         proxy.send_signal(signal.SIGINT)
         assert read_broken(client) == b"first"
         assert process.wait(WAIT_S) == 0
-        assert proxy.exchange_of(client.name)["outcome"] == "proxy_stopped"
+        assert proxy.exchange_of(client.id)["outcome"] == "proxy_stopped"
 
 
 def test_everything_answered_before_the_end_is_stored(start_proxy: StartProxy, upstream: RawServer) -> None:
@@ -212,7 +212,7 @@ def test_a_websocket_that_runs_when_it_stops_is_broken(start_proxy: StartProxy, 
         client.wait_for(b"\x81\x02hi")
         assert proxy.stop() == 0
         client.wait_for_end()
-        row = proxy.exchange_of(client.name)
+        row = proxy.exchange_of(client.id)
     assert (row["kind"], row["outcome"]) == ("websocket", "proxy_stopped")
 
 

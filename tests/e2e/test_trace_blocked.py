@@ -117,7 +117,7 @@ def _recovers(proxy: ProxyProcess, client: RawClient) -> None:
     """There is room again: it goes on by itself, and the trace says what is missing."""
     wait_until(lambda: _can_record(proxy, client), "it records again", 20)
     gaps = wait_until(lambda: proxy.query("SELECT * FROM gaps"), "the gap is recorded")
-    assert sum(gap["lost_exchanges"] for gap in gaps) > 0
+    assert all(gap["lost_exchanges"] > 0 or gap["exchange_id"] for gap in gaps)
     assert all(gap["reason"] for gap in gaps)
     assert proxy.stop(30) == 0
     verified = proxy.run("verify")
@@ -163,7 +163,7 @@ def test_a_short_failure_of_the_disk_loses_nothing(start_proxy: StartProxy, upst
             _ask(client, f"/full/{number}", 20_000)
         wait_until(lambda: "WARNING" in proxy.output(), "it warns")
         proxy.limit_file_size(None)
-        rows = proxy.exchanges_of(client.name, 100)
+        rows = proxy.exchanges_of(client.id, 100)
     assert {row["outcome"] for row in rows} == {"completed"}
     assert proxy.query("SELECT * FROM gaps") == []
     assert proxy.stop(30) == 0
@@ -199,7 +199,7 @@ def test_an_exchange_whose_middle_was_lost_says_so(start_proxy: StartProxy, upst
         wait_until(lambda: proxy.query("SELECT * FROM gaps"), "the gap is recorded")
         send(7)
         assert client.read_response().body == b"thanks"
-        row = proxy.exchange_of(client.name)
+        row = proxy.exchange_of(client.id)
     gaps = proxy.query("SELECT * FROM gaps WHERE exchange_id = ?", row["id"])
     lost = sum(gap["request_bytes"] for gap in gaps)
     assert row["gaps"] == len(gaps) >= 1

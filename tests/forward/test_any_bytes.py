@@ -101,7 +101,7 @@ def test_bytes_out_are_bytes_in_and_stored_are_sent(
     with RawClient(plain_wire.address) as client:
         request.send(client, b"POST /any HTTP/1.1\r\nHost: h")
         received = client.read_response()
-        name = client.name
+        client_id = client.id
     plain_wire.upstream.check()
 
     forwarded = plain_wire.upstream.request
@@ -114,7 +114,7 @@ def test_bytes_out_are_bytes_in_and_stored_are_sent(
     assert received.head.fields[:-1] == response.lines
 
     if plain_wire.proxy:
-        row = plain_wire.proxy.exchange_of(name)
+        row = plain_wire.proxy.exchange_of(client_id)
         assert (row["outcome"], row["gaps"], row["masked"]) == ("completed", 0, 0)
         assert plain_wire.proxy.body(row["id"], "request") == request.body
         assert plain_wire.proxy.body(row["id"], "response") == response.body

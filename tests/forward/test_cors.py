@@ -44,7 +44,7 @@ def test_a_preflight_is_answered_by_the_proxy(wire: Wire) -> None:
     assert wire.upstream.requests == []
     assert client.ask(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").status == 200, "the connection is kept"
     assert wire.proxy
-    row = wire.proxy.exchanges_of(client.name, 2)[0]
+    row = wire.proxy.exchanges_of(client.id, 2)[0]
     assert (row["method"], row["status"], row["outcome"]) == ("OPTIONS", 204, "completed")
 
 

@@ -180,7 +180,7 @@ def test_is_not_there(down: ProxyProcess, request_bytes: bytes) -> None:
         response = client.ask(request_bytes)
         _check_error(response, 502, "lmstudio", "http://127.0.0.1:")
         assert response.head.all(b"retry-after") == []
-        row = down.exchange_of(client.name)
+        row = down.exchange_of(client.id)
     assert (row["outcome"], row["status"], row["upstream"]) == ("upstream_unreachable", 502, "lmstudio")
     assert row["error"]
 
@@ -222,12 +222,12 @@ def test_does_not_accept(start_proxy: StartProxy) -> None:
             assert 0.2 < time.monotonic() - started < 3
             _check_error(response, response.status, "lmstudio")
             assert response.status in (502, 504)
-            assert proxy.exchange_of(client.name)["outcome"] in ("upstream_unreachable", "upstream_timeout")
+            assert proxy.exchange_of(client.id)["outcome"] in ("upstream_unreachable", "upstream_timeout")
         with RawClient(proxy.address) as client:
             client.send(GET)
-            wait_until(lambda: proxy.query("SELECT 1 FROM exchanges WHERE client = ?", client.name), "it is under way")
+            wait_until(lambda: proxy.exchanges_now(client.id), "it is under way")
             client.close()
-            assert proxy.exchange_of(client.name)["outcome"] == "client_gone"
+            assert proxy.exchange_of(client.id)["outcome"] == "client_gone"
 
 
 @pytest.mark.through_proxy

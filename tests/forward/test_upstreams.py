@@ -57,7 +57,7 @@ def test_the_longest_prefix_decides_and_is_replaced_by_the_urls_path(
     other.begin(answer(length_response(b"other")))
     with RawClient(proxy.address) as client:
         assert client.ask(b"GET " + target + b" HTTP/1.1\r\nHost: h\r\n\r\n").body == b"other"
-        row = proxy.exchange_of(client.name)
+        row = proxy.exchange_of(client.id)
     assert other.request.head.target == expected
     assert other.request.head.get(b"host") == other.authority.encode()
     assert upstream.requests == []
@@ -166,7 +166,7 @@ def test_an_upstream_over_tls(tmp_path: Path, tls_server: RawServer, certificate
             assert tls_server.request.body == body
             assert tls_server.request.head.target == b"/api/x"
             assert tls_server.request.head.get(b"host") == b"localhost:%d" % tls_server.address[1]
-            row = proxy.exchange_of(client.name)
+            row = proxy.exchange_of(client.id)
             assert proxy.body(row["id"], "response") == body
     finally:
         proxy.kill()
@@ -179,7 +179,7 @@ def test_an_upstream_whose_certificate_is_not_trusted_is_unreachable(tmp_path: P
             response = client.ask(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
             assert response.status == 502
             assert b"certificate" in response.body.lower()
-            assert proxy.exchange_of(client.name)["outcome"] == "upstream_unreachable"
+            assert proxy.exchange_of(client.id)["outcome"] == "upstream_unreachable"
     finally:
         proxy.kill()
     assert tls_server.requests == []

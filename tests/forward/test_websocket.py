@@ -19,7 +19,7 @@ from websockets.typing import Subprotocol
 
 from tests.conftest import Wire, running
 from tests.proxy_process import ProxyProcess
-from tests.raw_client import Address
+from tests.raw_client import Address, ClientId
 from tests.raw_server import Departure
 from tests.raw_server import ServerConnection as RawServerConnection
 from tests.raw_socket import WAIT_S, Head
@@ -67,13 +67,13 @@ class WebSocketWire:
     def __init__(self, server: WebSocketServer, proxy: ProxyProcess | None) -> None:
         self.server = server
         self.proxy = proxy
-        self._client_name = ""
+        self._client: ClientId
 
     def connect(self, path: str = "/llm", **options: Any) -> ClientConnection:
         """A client that takes messages of any size and pings nobody by itself."""
         sock = socket.create_connection(self.proxy.address if self.proxy else self.server.address, WAIT_S)
         sock.settimeout(None)
-        self._client_name = "{}:{}".format(*sock.getsockname())
+        self._client = ClientId.of(sock)
         options = {"max_size": None, "ping_interval": None} | options
         client: ClientConnection = connect(f"ws://client.example{path}", sock=sock, **options)
         return client
@@ -82,7 +82,7 @@ class WebSocketWire:
         """The last client's exchange, once it ended; the rest of the test is skipped where there is no proxy."""
         if not self.proxy:
             pytest.skip("the rest needs the proxy")
-        return self.proxy.exchange_of(self._client_name)
+        return self.proxy.exchange_of(self._client)
 
     def messages(self, columns: str = "side, kind, text") -> list[tuple[object, ...]]:
         """What is recorded of the last client's WebSocket."""
