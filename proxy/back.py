@@ -1,10 +1,12 @@
 """The back process: takes the journal into the trace while the front lives, and what is left when it has gone.
 
 `python -m proxy.back SETTINGS`, SETTINGS being one JSON object: `trace` (path), and if wanted `body_fields` (paths of
-secrets inside bodies), `log_level`, `living_run` (when the front's run started, wall ns). On stdin the front rings: a
-byte says that there is something new, the end that the front is dead or has written everything.
+secrets inside bodies), `log_level`, `living_run` (when the front's run started, wall ns), `web` (HOST:PORT of the live
+page). On stdin the front rings: a byte says that there is something new, the end that the front is dead or has written
+everything.
 """
 
+import contextlib
 import json
 import logging
 import os
@@ -149,10 +151,23 @@ def main(argument: str) -> int:
     if lock is None:
         return 1
     try:
-        return 0 if Back(ingest, doorbell, trace).run() else 1
+        with _live_page(trace, settings.get("web", "")):
+            return 0 if Back(ingest, doorbell, trace).run() else 1
     finally:
         ingest.close()
         lock.release()
+
+
+def _live_page(trace: Path, address: str) -> contextlib.AbstractContextManager[None]:
+    """The live page, where it is wanted: served in a thread of its own while this is entered."""
+    if not address:
+        return contextlib.nullcontext()
+    try:
+        from proxy.web.app import serving  # noqa: PLC0415 - its packages cost memory, for those who want the page
+    except ImportError as error:
+        log.warning("no live page: %s; recording goes on", error)
+        return contextlib.nullcontext()
+    return serving(trace, address)
 
 
 def _wait_for_lock(trace: Path, doorbell: Doorbell) -> FileLock | None:

@@ -60,6 +60,7 @@ def masked(secret: bytes, key: bytes) -> bytes:
     return b"[masked:" + blake2b(secret, digest_size=6, key=key).hexdigest().encode() + b"]"
 
 
+@lru_cache(maxsize=1024)
 def masked_credentials(value: bytes, key: bytes) -> bytes:
     """The same for the value of a header field, whose scheme stays: `Bearer [masked:1a2b3c4d5e6f]`."""
     scheme = _SCHEME.match(value)

@@ -187,6 +187,7 @@ class Back:
             "trace": str(trace),
             "body_fields": list(config.mask.body_fields),
             "log_level": config.log_level,
+            "web": "" if config.web == "off" else config.web,
         }
         self._read_end, self._write_end = os.pipe()
         os.set_blocking(self._write_end, False)

@@ -8,11 +8,12 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "proxy"
 FLOORS = [
-    {"", "errors", "clock", "config", "exchange", "secret"},  # words; "" is the package itself
+    {"", "errors", "clock", "config", "exchange", "readable", "secret"},  # words; "" is the package itself
     {"record", "read"},  # pure
     {"forward"},  # the traffic
     {"store"},  # the trace
     {"demo"},
+    {"web"},
     {"service", "back"},  # composition roots of the two processes
     {"cli"},
     {"__main__"},

@@ -58,6 +58,8 @@ def greeting(config: Config, ready: service.Ready) -> str:
             lines.append("                 does not answer yet; start it whenever you like, proxy-log tries each time")
         if prefix == "/" and upstream_url.endswith("/v1"):
             lines.append(f"                 {url}/v1 will ask {upstream_url}/v1: better leave /v1 out of the upstream")
+    if config.web_address and config.web_address.port:  # the back tells in the log which port the system chose
+        lines.append(f"  live page      {client_url(config.web, config.web)}")
     lines += [f"  trace          {ready.trace}", "", "Point your programs here:"]
     lines += [
         f"  AnythingLLM    provider LM Studio, base URL {url}/v1",

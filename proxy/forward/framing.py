@@ -13,6 +13,7 @@ llhttp (by httptools) reads chunks. `tests/forward/test_framing.py` holds it all
 """
 
 import re
+from functools import lru_cache
 from typing import Protocol
 
 from httptools import HttpParserError, HttpRequestParser
@@ -147,6 +148,22 @@ class ResponseHead(Head):
             return ChunkedBody() if self.tokens(b"transfer-encoding")[-1:] == [b"chunked"] else UntilCloseBody()
         length = self.content_length()
         return UntilCloseBody() if length is None else LengthBody(length)
+
+
+# Clients and servers repeat themselves: what was read from the same bytes a moment ago is not read again.
+_REMEMBERED_HEADS = 256
+
+
+@lru_cache(maxsize=_REMEMBERED_HEADS)
+def read_request_head(raw: bytes) -> RequestHead:
+    """The same as `RequestHead(raw)`, remembered."""
+    return RequestHead(raw)
+
+
+@lru_cache(maxsize=_REMEMBERED_HEADS)
+def read_response_head(raw: bytes) -> ResponseHead:
+    """The same as `ResponseHead(raw)`, remembered."""
+    return ResponseHead(raw)
 
 
 def split_head(buffer: bytes, searched: int, limit: int, start: bytes = b"") -> tuple[bytes, int] | None:

@@ -3,6 +3,8 @@
 Facts: RFC 9110, section 7.6.1 (Connection and the fields it names are for one hop), RFC 9112, sections 6.1 and 9.
 """
 
+from functools import lru_cache
+
 from proxy.forward.framing import Head, RequestHead, ResponseHead
 
 _HOP_BY_HOP = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"te", b"upgrade", b"http2-settings"))
@@ -11,6 +13,7 @@ _NO_FIELD_NAMES = frozenset((b"close", b"keep-alive", b"upgrade", b"host", b"con
 """What `Connection` may name without any field being dropped for it."""
 
 
+@lru_cache(maxsize=256)  # heads are remembered, see `framing.read_request_head`
 def forwarded_request(head: RequestHead, target: bytes, authority: bytes, *, is_upgrade: bool) -> bytes:
     """The request's head as it goes to the upstream: its own target and Host, hop-by-hop fields dropped.
 
@@ -35,6 +38,7 @@ def forwarded_request(head: RequestHead, target: bytes, authority: bytes, *, is_
     return forwarded if is_upgrade else _without_named(head, forwarded)
 
 
+@lru_cache(maxsize=256)
 def sent_response(head: ResponseHead, *, cors: bytes | None, is_unchunked: bool, is_closing: bool) -> bytes:
     """The response's head as it goes to the client.
 

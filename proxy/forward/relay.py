@@ -19,6 +19,7 @@ from proxy.forward.framing import (
     RequestHead,
     ResponseHead,
     UntilCloseBody,
+    read_response_head,
     split_head,
 )
 from proxy.forward.headers import forwarded_request, is_websocket_upgrade, sent_response, wants_close
@@ -98,12 +99,19 @@ class Exchange:
         if answer is not None:
             self._answer(answer, Outcome.COMPLETED)
         elif upstream is not None:
-            link = upstream.take_idle()
-            if link is None:
-                self._connecting = asyncio.get_running_loop().create_task(self._connect(upstream))
-            else:
-                self._attach(link)
+            # Not at once: if a kept-alive connection has ended, the loop may know it only after this round of events,
+            # and a POST that went out on it could not be sent again.
+            asyncio.get_running_loop().call_soon(self._find_link, upstream)
         return taken
+
+    def _find_link(self, upstream: Upstream) -> None:
+        if self._recording.is_closed:
+            return
+        link = upstream.take_idle()
+        if link is None:
+            self._connecting = asyncio.get_running_loop().create_task(self._connect(upstream))
+        else:
+            self._attach(link)
 
     def client_data(self, data: bytes, at_ns: int) -> int:
         """Bytes read from the client; gives the offset after the request's end."""
@@ -275,7 +283,7 @@ class Exchange:
                     self._response_head = data
                     return
                 raw, end = found
-                head = ResponseHead(raw)
+                head = read_response_head(raw)
                 body = head.body(self._head.method)
             except FramingError as error:
                 self._drop_link(is_flushed=False)
@@ -284,8 +292,12 @@ class Exchange:
             self._response_head = b""
             if head.status >= 200:
                 break
-            if head.status == 101 and self._is_upgrade:
-                self._become_tunnel(head, data, end, at_ns)
+            if head.status == 101:
+                if self._is_upgrade:
+                    self._become_tunnel(head, data, end, at_ns)
+                else:
+                    self._drop_link(is_flushed=False)
+                    self._fail(502, Outcome.UPSTREAM_GONE, "switched to another protocol, which nobody had asked for")
                 return
             self._recording.lines(Kind.INTERIM, at_ns, raw)
             if self._head.version == b"1.1" and self._leaving is None:

@@ -10,7 +10,7 @@ from typing import cast
 from proxy.clock import monotonic_ns
 from proxy.exchange import Outcome
 from proxy.forward import answers
-from proxy.forward.framing import FramingError, RequestHead, split_head
+from proxy.forward.framing import FramingError, read_request_head, split_head
 from proxy.forward.relay import Exchange
 from proxy.forward.roles import Forwarding
 from proxy.record.journal import Open
@@ -155,7 +155,7 @@ class ClientLink(asyncio.Protocol):
                     self._searched = len(self._buffer)
                     break
                 raw, end = found
-                exchange = Exchange(self._server.forwarding, self, RequestHead(raw), self._started_ns)
+                exchange = Exchange(self._server.forwarding, self, read_request_head(raw), self._started_ns)
             except FramingError as error:
                 self._refuse(error)
                 break

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import select
 import ssl
 import time
 from collections.abc import Callable, Iterator
@@ -13,8 +12,6 @@ from proxy.clock import monotonic_ns
 from proxy.forward.roles import LinkUser
 
 _SWEEP_S = 0.5
-_HOT_S = 0.0005
-"""The end of a connection that was in use so short a time ago has not come yet, or the loop has seen it."""
 _LOOPBACK = ("127.0.0.1", "::1")
 """What `localhost` means, in the order of trying; LM Studio listens on the first."""
 
@@ -28,16 +25,13 @@ class UpstreamLink(asyncio.Protocol):
         self.is_fresh = True
         """No exchange has used it yet."""
         self.is_lost = False
-        self.idle_since = self.idle_until = 0.0
+        self.idle_until = 0.0
         self._on_lost = on_lost
-        self._socket = -1
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See `asyncio.Protocol`."""
         transport = cast(asyncio.Transport, transport)  # uvloop has a class of its own
         self.transport = transport
-        socket = transport.get_extra_info("socket")
-        self._socket = socket.fileno() if socket is not None else -1
 
     def data_received(self, data: bytes) -> None:
         """See `asyncio.Protocol`."""
@@ -67,16 +61,6 @@ class UpstreamLink(asyncio.Protocol):
         """See `asyncio.Protocol`."""
         if self.user is not None:
             self.user.hold_client(False)
-
-    def is_readable(self) -> bool:
-        """Whether the kernel has something for us that the loop has not seen yet: on an idle connection, its end."""
-        if self._socket < 0:
-            return False
-        if not hasattr(select, "poll"):  # Windows
-            return bool(select.select([self._socket], [], [], 0)[0])
-        poll = select.poll()
-        poll.register(self._socket, select.POLLIN)
-        return bool(poll.poll(0))
 
     def end_sending(self) -> None:
         """Tell the upstream at once that the client has gone, and go on reading what it had sent."""
@@ -138,12 +122,11 @@ class Upstream:
             raise failure
 
     def take_idle(self) -> UpstreamLink | None:
-        """A kept-alive connection that was alive a moment ago; None if there is none."""
+        """A kept-alive connection of which the loop knows no end; None if there is none."""
         now = time.monotonic()
         while self._idle:
             link = self._idle.pop()
-            is_hot = link.idle_since > now - _HOT_S
-            if link.idle_until > now and not link.transport.is_closing() and (is_hot or not link.is_readable()):
+            if link.idle_until > now and not link.transport.is_closing():
                 return link
             link.abort()
         return None
@@ -157,8 +140,7 @@ class Upstream:
             link.abort()
             return
         link.transport.resume_reading()
-        link.idle_since = time.monotonic()
-        link.idle_until = link.idle_since + idle_s
+        link.idle_until = time.monotonic() + idle_s
         self._idle.append(link)
         if self._sweeping is None:
             self._sweeping = asyncio.get_running_loop().call_later(_SWEEP_S, self._sweep)

@@ -31,6 +31,8 @@ RECORD_HEADER = struct.Struct("<IIBQq")
 """payload length, CRC-32, kind, exchange, monotonic ns."""
 _UNCHECKED_HEADER = struct.Struct("<II")
 _CHECKED_HEADER = struct.Struct("<BQq")
+_JOINED_BYTES = 16 * 1024
+"""Copying less costs less than a second call for the checksum."""
 MAX_PAYLOAD_BYTES = 1 << 28
 """No writer makes a longer record; a longer length is a damaged header."""
 
@@ -70,8 +72,11 @@ def segment_name(run_wall_ns: int, segment: int) -> str:
 
 
 def pack_record(kind: int, exchange: int, at_ns: int, payload: bytes) -> tuple[bytes, bytes]:
-    """A record as (header, payload), to be written one after the other."""
+    """A record in two parts, to be written one after the other."""
     checked = _CHECKED_HEADER.pack(kind, exchange, at_ns)
+    if len(payload) < _JOINED_BYTES:
+        checked += payload
+        return _UNCHECKED_HEADER.pack(len(payload), zlib.crc32(checked)), checked
     crc = zlib.crc32(payload, zlib.crc32(checked))
     return _UNCHECKED_HEADER.pack(len(payload), crc) + checked, payload
 
@@ -310,7 +315,7 @@ def scan(data: bytes, offset: int = 0) -> Iterator[tuple[Record | Damage, int]]:
         if after > end:
             return
         payload = data[offset + header_size : after]
-        if zlib.crc32(payload, zlib.crc32(data[offset + 8 : offset + header_size])) == crc:
+        if zlib.crc32(data[offset + 8 : after]) == crc:
             yield Record(kind, exchange, at_ns, payload), after
         else:
             yield Damage(offset, after - offset), after

@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 from proxy.clock import ClockReading, monotonic_ns
@@ -154,7 +154,7 @@ class Recorder:
         self._pace_bytes = min(memory_bytes // 2, _PACE_BYTES)
         self._batch_s = batch_s
         self._segments = SegmentWriter(folder, self.started, segment_bytes)
-        self._mask_head = HeadMask(masked_headers, key)
+        self._mask_head = lru_cache(maxsize=256)(HeadMask(masked_headers, key))  # heads repeat themselves
         self._new_first_message_mask = partial(FirstMessageMask, masked_websocket_fields, key)
         self._websockets: dict[int, FirstMessageMask] = {}
         self._reason = ""
@@ -262,21 +262,23 @@ class Recorder:
                 waiting -= 1
                 kind, exchange, at_ns, payload, item_size = queue.popleft()
                 taken += item_size
-                data = self._packed(kind, exchange, at_ns, payload, parts)
-                if data is not None:
-                    parts += pack_record(kind, exchange, at_ns, data)
-                    size += len(data)
+                if kind is not _UPSTREAM_DATA:
+                    packed = self._packed(kind, exchange, at_ns, payload, parts)
+                    if packed is None:
+                        continue
+                    payload = packed
+                parts += pack_record(kind, exchange, at_ns, payload)  # type: ignore[arg-type] # bytes by now
+                size += len(parts[-1])
             self._write(parts)
             self._written_bytes += taken
             self._patient_until_ns = monotonic_ns() + _PATIENCE_NS
 
     def _packed(self, kind: Kind, exchange: int, at_ns: int, payload: Payload, parts: list[bytes]) -> bytes | None:
         """The payload as bytes, secrets masked; None if it has to wait for more."""
-        if kind is _UPSTREAM_DATA or (kind is _CLIENT_DATA and exchange not in self._websockets):
-            return payload  # type: ignore[return-value] # bytes
         if isinstance(payload, bytes):
             if kind is _CLIENT_DATA:
-                return self._websockets[exchange].feed(payload) or None
+                websocket = self._websockets.get(exchange)
+                return payload if websocket is None else websocket.feed(payload) or None
             # Trailers have no start line before them, and the mask looks behind line ends.
             return self._mask_head(b"\n" + payload)[1:]
         if isinstance(payload, Open):

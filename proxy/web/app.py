@@ -1,7 +1,7 @@
 """The live page's server: what it answers, what protects it, and the thread it runs in.
 
-Traffic is foreign: whoever can make a model answer can write on these pages. So everything is escaped, no script but our
-own may run, and pages of other origins can neither read (no CORS, checked Host) nor embed these.
+Traffic is foreign: whoever can make a model answer can write on these pages. So everything is escaped, no script but
+our own may run, and pages of other origins can neither read (no CORS, checked Host) nor embed these.
 """
 
 import asyncio
@@ -18,7 +18,6 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markdown_it import MarkdownIt
-from markupsafe import Markup
 
 from proxy.config import Address, parse_address
 from proxy.errors import TraceError
@@ -37,8 +36,8 @@ _WRITE_S = 60.0
 """How long a download may stand still: while it is open SQLite cannot shorten its write-ahead log."""
 _PIECE_BYTES = 1 << 16
 _HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
-    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "same-origin",
@@ -59,9 +58,13 @@ class Site:
         names = {"localhost", "127.0.0.1", "[::1]", str(address).rpartition(":")[0].lower()}
         self._names = names if _is_loopback(address.host) else None
         self._mark = ""
-        loader = FileSystemLoader(FOLDER / "templates")
         self._templates = Environment(
-            loader=loader, autoescape=True, finalize=_shown, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+            loader=FileSystemLoader(FOLDER / "templates"),
+            autoescape=True,
+            finalize=_shown,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
         )
         self._templates.filters.update(size=size, duration=duration, local=local_time)
         self.app = web.Application(middlewares=[self._guard])
@@ -95,7 +98,9 @@ class Site:
             await self._close(self.app)  # what is there later may be another trace
             if request.writer.output_size:
                 raise
-            return self._page("message.html", status=503, title=str(error))
+            response = self._page("message.html", status=503, title=str(error))
+            response.set_status(503)
+            return response
 
     def _is_for_us(self, request: web.Request) -> bool:
         """Whether Host names this machine; a name of somebody's that leads here (DNS rebinding) does not."""
@@ -108,8 +113,8 @@ class Site:
     def _render(self, template: str, **values: object) -> str:
         return self._templates.get_template(template).render(**values)
 
-    def _page(self, template: str, status: int = 200, **values: object) -> web.Response:
-        return web.Response(text=self._render(template, status=status, **values), status=status, content_type="text/html")
+    def _page(self, template: str, **values: object) -> web.Response:
+        return web.Response(text=self._render(template, **values), content_type="text/html")
 
     async def _close(self, app: web.Application) -> None:
         if self._trace is not None:
@@ -122,9 +127,14 @@ class Site:
             self._mark = secrets.token_hex(4)
         return self._trace
 
+    def _version(self) -> str:
+        """An entity tag that changes whenever the trace does."""
+        number = self._opened().data_version()
+        return f'"{self._mark}-{number}"'
+
     def _listing(self, request: web.Request) -> dict[str, object]:
         wanted = pages.Wanted.read(request.query)
-        version = f'"{self._mark}-{self._opened().data_version()}"'  # first: what comes meanwhile is asked for again
+        version = self._version()  # first: what comes meanwhile is asked for again
         rows, older = pages.newest(self._opened(), wanted)
         return {"wanted": wanted, "version": version, "rows": rows, "older": older}
 
@@ -134,7 +144,7 @@ class Site:
         return self._page("list.html", outcomes=[pages.RUNNING, *Outcome], **more, **self._listing(request))
 
     async def _rows(self, request: web.Request) -> web.Response:
-        version = f'"{self._mark}-{self._opened().data_version()}"'
+        version = self._version()
         if request.headers.get("If-None-Match") == version:
             return web.Response(status=304, headers={"ETag": version})
         response = self._page("rows.html", **self._listing(request))
@@ -180,7 +190,7 @@ class Site:
         if file is None:
             raise web.HTTPNotFound(reason="There is no such document")
         markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
-        text = Markup(markdown.render(file.read_text(encoding="utf-8")))
+        text = markdown.render(file.read_text(encoding="utf-8"))
         return self._page("docs.html", title=name, names=[], text=text)
 
     async def _health(self, request: web.Request) -> web.Response:
@@ -252,7 +262,8 @@ class PageServer:
                     await self._listen(runner)
                 except OSError as error:
                     if not is_told:
-                        _log.warning("no live page at %s: %s; recording goes on", self._address, error.strerror or error)
+                        reason = error.strerror or error
+                        _log.warning("no live page at %s: %s; recording goes on", self._address, reason)
                         is_told = True
                 else:
                     _log.info("live page at http://%s", self._address._replace(port=self.port))

@@ -1,5 +1,6 @@
 """What the pages show: the trace laid out for reading, as the templates take it. Knows no HTTP and no HTML."""
 
+import contextlib
 import heapq
 import json
 import zlib
@@ -12,11 +13,11 @@ import msgspec
 
 from proxy.exchange import Side
 from proxy.read.stream_text import StreamText
-from proxy.readable import size
+from proxy.readable import printable, size
 from proxy.store.trace import ChunkRow, ExchangeRow, Trace
 
 LISTED = 100
-SEARCHED = 20_000
+SEARCHED = 100_000
 """So many exchanges at most are looked through for one page, as paths and outcomes have no index."""
 CHUNKS = 500
 MAX_BODY_BYTES = 4 << 20
@@ -102,14 +103,8 @@ class Body(NamedTuple):
 
 def read_body(parts: Iterable[bytes], content_type: str = "", encoding: str = "") -> Body:
     """A body decompressed and laid out, cut where it gets long; of a stream the text in its events."""
-    notes = []
-    read = bytearray()
-    for part in parts:
-        read += part
-        if len(read) > MAX_BODY_BYTES:
-            notes.append(f"only its first {size(MAX_BODY_BYTES)} bytes are shown")
-            break
-    data = bytes(read[:MAX_BODY_BYTES])
+    data = _beginning(parts)
+    notes = [] if len(data) < MAX_BODY_BYTES else [f"only its first {size(MAX_BODY_BYTES)} bytes are shown"]
     if encoding not in ("", "identity"):
         try:
             data = zlib.decompressobj(47).decompress(data, MAX_BODY_BYTES)
@@ -121,16 +116,23 @@ def read_body(parts: Iterable[bytes], content_type: str = "", encoding: str = ""
         if streamed := stream.feed(data) + stream.finish():
             return Body(streamed, [*notes, "the text in its events; below is how they came"])
     elif data.lstrip()[:1] in (b"{", b"["):
-        try:
+        with contextlib.suppress(msgspec.DecodeError, RecursionError):  # no sound JSON is shown as it is
             data = msgspec.json.format(data, indent=2)  # leaves numbers, escapes and repeated names as they are
-        except (msgspec.DecodeError, RecursionError):
-            notes.append("not whole or not sound JSON")
     text = data.decode(errors="replace")
     if text.count("\ufffd") * 10 > len(text):
         return Body(data[:256].hex(" "), [*notes, "not text: its first bytes"])
     if len(text) > MAX_BODY_CHARS:
         notes.append(f"{len(text) - MAX_BODY_CHARS:,} characters more")
     return Body(text[:MAX_BODY_CHARS], notes)
+
+
+def _beginning(parts: Iterable[bytes]) -> bytes:
+    data = bytearray()
+    for part in parts:
+        data += part
+        if len(data) >= MAX_BODY_BYTES:
+            break
+    return bytes(data[:MAX_BODY_BYTES])
 
 
 class Message(NamedTuple):
@@ -220,7 +222,8 @@ def timeline(trace: Trace, number: int) -> list[Seen]:
         text = texts[chunk.side].feed(chunk.data or b"") if chunk.opcode is None else ""
         since_ms = at_ms - seen[-1].at_ms if seen else 0.0
         kind = _KINDS.get(chunk.opcode or 0, "")
-        seen.append(Seen(at_ms, since_ms, chunk.side.label, chunk.bytes, kind, text, _preview(chunk)))
+        text, preview = (printable(part, is_one_line=True) for part in (text, _preview(chunk)))
+        seen.append(Seen(at_ms, since_ms, chunk.side.label, chunk.bytes, kind, text, preview))
     return seen
 
 

@@ -39,7 +39,7 @@ class Recording:
 
     def write(self, kind: Kind, exchange: int, payload: bytes = b"") -> None:
         """Any record."""
-        self._segments.append(b"".join(pack_record(kind, exchange, self.now_ns, payload)))
+        self._segments.append([*pack_record(kind, exchange, self.now_ns, payload)])
 
     def open(
         self,

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.through_proxy
 
 PIECE = bytes(range(256)) * 4096  # 1 MB
 PIECES = 200
-GROWTH_BYTES = 30_000_000
+GROWTH_BYTES = 20_000_000
 
 
 @contextlib.contextmanager

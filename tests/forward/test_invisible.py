@@ -92,15 +92,20 @@ def _described(response: Response) -> tuple[bytes, list[Field], bool, bytes, lis
     return head.start, head.end_to_end, head.is_chunked, response.body, response.trailers, interims
 
 
-@pytest.mark.parametrize("response", RESPONSES)
-@pytest.mark.parametrize("request_name", REQUESTS)
+COMBINATIONS = [
+    (request, response)
+    for request in REQUESTS
+    for response in RESPONSES
+    # A client of HTTP/1.0 knows no chunks and no 1xx (test_bodies tells what it gets), and to HEAD the script sends
+    # the first head alone.
+    if not (request == "old" and response in ("stream", "trailers", "hints", "cut stream"))
+    and (request, response) != ("head", "hints")
+]
+
+
+@pytest.mark.parametrize(("request_name", "response"), COMBINATIONS)
 def test_both_ends_see_the_same_with_and_without_the_proxy(plain_wire: Wire, request_name: str, response: str) -> None:
     request, sent = REQUESTS[request_name], RESPONSES[response]
-    if request_name == "head" and response == "hints":
-        pytest.skip("the script cuts a response to HEAD behind its first head")
-    is_old_with_new = request_name == "old" and response in ("stream", "trailers", "hints", "cut stream")
-    if is_old_with_new:
-        pytest.skip("a client of HTTP/1.0 knows no chunks and no 1xx; test_bodies tells what it gets")
     ends = response in ENDS_WITH_THE_CONNECTION
     direct = _play(plain_wire, plain_wire.upstream.address, request, sent, ends)
     proxied = _play(plain_wire, plain_wire.address, request, sent, ends)

@@ -5,8 +5,9 @@ from queue import Queue
 
 import pytest
 
-from tests.conftest import Wire
-from tests.raw_server import ServerConnection, chunk, length_response
+from tests.conftest import StartProxy, Wire
+from tests.raw_client import RawClient
+from tests.raw_server import RawServer, ServerConnection, chunk, length_response
 from tests.raw_socket import WAIT_S, Head
 
 GET = b"GET /x HTTP/1.1\r\nHost: h\r\n\r\n"
@@ -193,6 +194,33 @@ def test_an_upstream_that_does_not_read_stops_the_client(wire: Wire) -> None:
     client.send(b"POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000000\r\n\r\n")
     assert client.send_until_blocked(b"x" * 65_536) < 50_000_000
     is_done.set()
+
+
+@pytest.mark.through_proxy
+@pytest.mark.parametrize("direction", ["up", "down"])
+def test_one_that_does_not_read_stops_the_other_though_the_recorder_is_behind_too(
+    start_proxy: StartProxy, upstream: RawServer, direction: str
+) -> None:
+    """Two reasons to hold a sender back: the end of one must not end the other."""
+    taken: Queue[int] = Queue()
+    is_done = threading.Event()
+
+    def script(connection: ServerConnection, _: Head) -> None:
+        if direction == "down":
+            connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n")
+            taken.put(connection.send_until_blocked(b"x" * 65_536))
+        assert is_done.wait(WAIT_S)
+        connection.close()
+
+    upstream.begin(script)
+    proxy = start_proxy({"record": {"memory_bytes": 300_000}})
+    with RawClient(proxy.address, receive_buffer=4096) as client:
+        client.send(b"POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n" % (10**9 if direction == "up" else 0))
+        if direction == "up":
+            taken.put(client.send_until_blocked(b"x" * 65_536))
+        size = taken.get(timeout=WAIT_S)
+        is_done.set()
+    assert size < 50_000_000
 
 
 def test_a_slow_writer_is_waited_for(wire: Wire) -> None:

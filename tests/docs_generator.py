@@ -1,0 +1,200 @@
+"""The generated parts of the documents: `python -m tests.docs_generator` writes them anew, `test_docs.py` compares.
+
+A generated part stands between `[//]: # (generated: NAME)` and `[//]: # (end)`, which no renderer shows.
+"""
+
+import ast
+import inspect
+import re
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from importlib.resources import files
+from pathlib import Path
+
+from click.testing import CliRunner
+from pydantic import BaseModel
+
+from proxy import config, exchange
+from proxy.cli.docs import FOLDER
+from proxy.cli.main import COMMANDS, cli
+from proxy.record import journal
+from proxy.store.version import SCHEMA_VERSION
+
+_PART = re.compile(r"(\[//\]: # \(generated: ([a-z-]+)\)\n\n).*?(\n\[//\]: # \(end\)\n)", re.DOTALL)
+_VIEW = re.compile(r"((?:^--.*\n)*)^CREATE VIEW (\w+) AS\n(.*?;)$", re.MULTILINE | re.DOTALL)
+_TABLE = re.compile(
+    r"^CREATE TABLE (\w+) \((?:\s*-- (.*))?\n(.*?)^\)[^;]*;(?:[ ]*--[ ]*(.*))?$", re.MULTILINE | re.DOTALL
+)
+
+
+def generated(text: str) -> str:
+    """A document with its generated parts written anew."""
+    return _PART.sub(lambda part: part[1] + PARTS[part[2]]() + part[3], text)
+
+
+# --- settings ---------------------------------------------------------------------------------------------------------
+
+
+def _meanings(owner: type) -> dict[str, str]:
+    """The docstrings below the fields (or members) of a class."""
+    (tree,) = ast.parse(inspect.getsource(owner)).body
+    assert isinstance(tree, ast.ClassDef)
+    found = {}
+    for before, after in zip(tree.body, tree.body[1:], strict=False):
+        match before, after:
+            case (
+                ast.AnnAssign(target=ast.Name(name)) | ast.Assign(targets=[ast.Name(name)]),
+                ast.Expr(ast.Constant(str(meaning))),
+            ):
+                found[name] = inspect.cleandoc(meaning).replace("\n", " ")
+            case _:
+                continue
+    return found
+
+
+def _as_toml(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_as_toml(each) for each in value) + "]"
+    return f'"{value}"' if isinstance(value, str) else str(value)
+
+
+def _setting_rows(tree: type[BaseModel], prefix: str) -> Iterator[str]:
+    meanings = _meanings(tree)
+    for name, field in tree.model_fields.items():
+        if name == "upstreams" or (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
+            continue
+        default = "required" if field.is_required() else f"`{_as_toml(field.default)}`"
+        yield f"| `{prefix}{name}` | {default} | {meanings[name]} |"
+
+
+def settings() -> str:
+    """A table for each table of config.toml."""
+    parts = []
+    trees: dict[str, type[BaseModel]] = {"": config.Config, "upstreams.NAME.": config.UpstreamConfig}
+    for name, field in config.Config.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            trees[f"{name}."] = field.annotation
+    for prefix, tree in trees.items():
+        about = _meanings(config.Config)["upstreams"] if "NAME" in prefix else inspect.getdoc(tree)
+        title = f"[{prefix.rstrip('.')}]" if prefix else "At the top"
+        rows = "\n".join(_setting_rows(tree, prefix))
+        parts.append(f"### {title}\n\n{about}\n\n| setting | default | meaning |\n|---|---|---|\n{rows}\n")
+    return "\n".join(parts)
+
+
+# --- commands ---------------------------------------------------------------------------------------------------------
+
+
+def commands() -> str:
+    """The help of every command, as it is printed in a terminal of 100 columns."""
+    parts = []
+    for name in ("", *COMMANDS):
+        arguments = [name, "--help"] if name else ["--help"]
+        shown = CliRunner().invoke(cli, arguments, prog_name="proxy-log", terminal_width=100)
+        title = f"proxy-log {name}".rstrip()
+        text = re.sub(r" +$", "", shown.output, flags=re.MULTILINE).strip("\n")
+        parts.append(f"## {title}\n\n```text\n{text}\n```\n")
+    return "\n".join(parts)
+
+
+# --- the trace --------------------------------------------------------------------------------------------------------
+
+
+def _script(name: str) -> str:
+    return files("proxy.store").joinpath(name).read_text(encoding="utf-8")
+
+
+def _statements(script: str) -> Iterator[tuple[str, str]]:
+    """Each statement of a script, after the comment that stands right before it."""
+    comment, statement = "", ""
+    for line in script.splitlines(keepends=True):
+        if not statement and (line.startswith("--") or not line.strip()):
+            comment = f"{comment} {line.removeprefix('--').strip()}".strip() if line.strip() else ""
+            continue
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield comment, statement
+            comment, statement = "", ""
+
+
+def view_columns() -> dict[str, list[str]]:
+    """The columns of every view, in a trace as it is made."""
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.executescript(_script("schema.sql") + _script("views.sql"))
+        names = [name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'view'")]
+        return {name: [row[1] for row in connection.execute(f"PRAGMA table_info({name})")] for name in names}
+
+
+def views() -> str:
+    """A table for each view. A column without a comment means what it means in a view before."""
+    parts = []
+    known: dict[str, str] = {}
+    columns = view_columns()
+    for about, statement in _statements(_script("views.sql")):
+        view = statement.split()[2]
+        rows = []
+        for column in columns[view]:
+            # The comment stands on the line on which the column gets its name.
+            if found := re.search(rf"\b{column},?[ ]+--[ ]+(.*)$", statement, re.MULTILINE):
+                known[column] = re.sub(r"(\[\[.*\.\.\.\])", r"`\1`", found[1])
+            rows.append(f"| `{column}` | {known[column]} |")
+        text = f"{about}\n\n" if about else ""
+        parts.append(f"### {view}\n\n{text}| column | meaning |\n|---|---|\n" + "\n".join(rows) + "\n")
+    return "\n".join(parts)
+
+
+def tables() -> str:
+    """The base tables, as the trace is made."""
+    return f"Schema version {SCHEMA_VERSION}.\n\n```sql\n{_script('schema.sql').strip()}\n```\n"
+
+
+# --- outcomes, journal ------------------------------------------------------------------------------------------------
+
+
+def outcomes() -> str:
+    """Every outcome."""
+    meanings = _meanings(exchange.Outcome)
+    rows = "\n".join(f"| `{each.value}` | {meanings[each.name]} |" for each in exchange.Outcome)
+    return f"| outcome | meaning |\n|---|---|\n{rows}\n"
+
+
+def record_kinds() -> str:
+    """Every kind of record in the journal."""
+    meanings = _meanings(journal.Kind)
+    meanings.setdefault("UPSTREAM_TRAILERS", "The same after a response body.")
+    rows = "\n".join(f"| {each.value} | `{each.name}` | {meanings[each.name]} |" for each in journal.Kind)
+    return f"| kind | name | meaning |\n|---|---|---|\n{rows}\n"
+
+
+def journal_facts() -> str:
+    """What the journal's module says of its format."""
+    facts = (journal.__doc__ or "").partition("-----\n")[2].strip("\n")
+    return facts + "\n"
+
+
+PARTS: dict[str, Callable[[], str]] = {
+    "settings": settings,
+    "commands": commands,
+    "views": views,
+    "tables": tables,
+    "outcomes": outcomes,
+    "record-kinds": record_kinds,
+    "journal-facts": journal_facts,
+}
+
+
+def main() -> None:
+    """Write them anew."""
+    for file in sorted(Path(FOLDER).rglob("*.md")):
+        before = file.read_text(encoding="utf-8")
+        after = generated(before)
+        if after != before:
+            file.write_text(after, encoding="utf-8")
+            print(f"written anew: {file.relative_to(FOLDER.parent.parent)}")
+
+
+if __name__ == "__main__":
+    main()
