@@ -111,11 +111,6 @@ class RawServer:
         (request,) = self.requests
         return request
 
-    @property
-    def connection_count(self) -> int:
-        """How many connections there were since the beginning."""
-        return len(self._connections)
-
     def check(self) -> None:
         """Raise what went wrong in a script."""
         errors, self._errors = self._errors, []
@@ -129,8 +124,7 @@ class RawServer:
         self._listener.close()
         for connection in self._connections:
             if connection.is_open:
-                with contextlib.suppress(OSError):  # wakes the thread that reads
-                    connection._socket.shutdown(socket.SHUT_RDWR)
+                connection.interrupt()
         for thread in self._threads:
             thread.join(WAIT_S)
 

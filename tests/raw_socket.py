@@ -4,6 +4,7 @@ It parses just enough to know where a message ends, keeps every byte it was give
 compare bytes, so they must not look through the eyes of the library under test.
 """
 
+import contextlib
 import re
 import select
 import socket
@@ -137,13 +138,13 @@ class RawSocket:
         self.send_pieces(data[at : at + 1] for at in range(len(data)))
 
     def send_until_blocked(self, piece: bytes, blocked_s: float = 0.3) -> int:
-        """Send `piece` again and again until nobody takes any more for so long; give the number of bytes taken."""
+        """Send `piece` until nobody takes more for so long, or the peer has gone; give the number of bytes taken."""
         taken = 0
         self._socket.settimeout(blocked_s)
         try:
             while True:
                 taken += self._socket.send(piece)
-        except TimeoutError:
+        except (TimeoutError, BrokenPipeError, ConnectionResetError):
             return taken
         finally:
             self._socket.settimeout(WAIT_S)
@@ -154,6 +155,11 @@ class RawSocket:
         """Close both directions, as a process that ends does."""
         self.is_open = False
         self._socket.close()
+
+    def interrupt(self) -> None:
+        """Wake a thread that reads, which then sees the end; for another thread."""
+        with contextlib.suppress(OSError):  # it may have ended by itself
+            self._socket.shutdown(socket.SHUT_RDWR)
 
     def half_close(self) -> None:
         """Send the end of this direction, go on reading."""

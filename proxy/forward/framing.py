@@ -115,12 +115,13 @@ class RequestHead(Head):
         """
         length = self.content_length()
         if b"transfer-encoding" in self.values:
-            codings = self.tokens(b"transfer-encoding")
+            # Empty members are allowed, but who knows how the upstream reads them: they are none of the known codings.
+            codings = b",".join(self.values[b"transfer-encoding"]).lower().replace(b" ", b"").split(b",")
             if length is not None:
                 raise FramingError("both Transfer-Encoding and Content-Length")
             if self.version == b"1.0":
                 raise FramingError("Transfer-Encoding in HTTP/1.0")
-            if codings[-1:] != [b"chunked"] or codings.count(b"chunked") > 1:
+            if codings[-1] != b"chunked" or codings.count(b"chunked") > 1 or b"" in codings:
                 raise FramingError("Transfer-Encoding does not end in chunked")
             return ChunkedBody()
         return LengthBody(length or 0)

@@ -7,7 +7,6 @@ upstream's work, an upstream that breaks in the middle of a body breaks the clie
 
 import asyncio
 import re
-from collections.abc import Callable
 
 from proxy.clock import monotonic_ns
 from proxy.exchange import Outcome
@@ -26,12 +25,12 @@ from proxy.forward.headers import forwarded_request, is_websocket_upgrade, sent_
 from proxy.forward.refusals import Refusal, origin_form, own_answer
 from proxy.forward.roles import Client, Forwarding
 from proxy.forward.upstream import Upstream, UpstreamLink
+from proxy.forward.valve import CONNECTING, OTHER_SIDE_FULL, Valve
 from proxy.record.journal import Kind, Open
 from proxy.record.recorder import Recording
 
 _LEAVING_S = 0.05
 """After a client left, what the upstream had already sent is still recorded for so long."""
-_PACE_S = 0.005
 _TIMEOUT = re.compile(rb"(?i)timeout=(\d{1,9})")
 _ADVICE = "start its server (LM Studio: Developer, Start server), or tell proxy-log where it is with --upstream"
 _SAFE_TO_REPEAT = frozenset((b"GET", b"HEAD", b"OPTIONS"))
@@ -141,24 +140,24 @@ class Exchange:
     def _pass_to_upstream(self, data: bytes) -> None:
         if self._link is not None:
             self._link.transport.write(data)
-            if self._forwarding.recorder.is_behind:
-                self._pace(self._client.hold)
+            if self._forwarding.recorder.is_behind():
+                self._client.valve.pace(self._forwarding.recorder.is_behind)
         else:
             self._unsent += data
             if self._connecting is not None:
-                self._client.hold(True)  # until there is a connection to send it on
+                self._client.valve.hold(CONNECTING)
 
-    def hold_client(self, is_held: bool) -> None:
+    def upstream_slow(self, is_slow: bool) -> None:
         """See `roles.LinkUser`."""
-        self._client.hold(is_held)
+        _hold_or_release(self._client.valve, is_slow)
 
     def client_slow(self, is_slow: bool) -> None:
         """The client's connection takes no more for now (or again)."""
         self._is_client_slow = is_slow
         if self._is_waiting_for_client and not is_slow:
             self._end(Outcome.COMPLETED)
-        else:
-            self._hold_upstream(is_slow)
+        elif self._link is not None:
+            _hold_or_release(self._link.valve, is_slow)
 
     def client_gone(self, error: Exception | None) -> None:
         """The client left: end the upstream's work at once, and record what it had already sent."""
@@ -170,7 +169,7 @@ class Exchange:
             self._drop_link(is_flushed=error is None)
             self._end(Outcome.CLIENT_GONE, *self._gone)
             return
-        link.transport.resume_reading()
+        link.valve.open()
         self._leaving = asyncio.get_running_loop().call_later(_LEAVING_S, self._left)
         link.end_sending()
         if link.user is None:
@@ -197,7 +196,7 @@ class Exchange:
             self._fail(502, Outcome.UPSTREAM_UNREACHABLE, f"cannot be reached: {why}; {_ADVICE}")
         else:
             self._connecting = None
-            self._client.hold(False)
+            self._client.valve.release(CONNECTING)
             self._attach(link)
 
     def _attach(self, link: UpstreamLink) -> None:
@@ -247,26 +246,6 @@ class Exchange:
             and not self._recording.client_bytes
             and self.request_body.is_done
         )
-
-    def _hold_upstream(self, is_held: bool) -> None:
-        if self._link is not None:
-            if is_held:
-                self._link.transport.pause_reading()
-            else:
-                self._link.transport.resume_reading()
-
-    def _pace(self, hold: Callable[[bool], None]) -> None:
-        """Rest a moment, so that a flood does not outrun the journal; a journal that stands still is not waited for."""
-        hold(True)
-        asyncio.get_running_loop().call_later(_PACE_S, self._go_on, hold)
-
-    def _go_on(self, hold: Callable[[bool], None]) -> None:
-        if self._recording.is_closed or self._is_client_slow:
-            return
-        if self._forwarding.recorder.is_behind:
-            self._pace(hold)
-        else:
-            hold(False)
 
     # --- the response -------------------------------------------------------------------------------------------------
 
@@ -337,8 +316,8 @@ class Exchange:
                 self._recording.lines(Kind.UPSTREAM_TRAILERS, at_ns, body.trailers)
             assert self._response is not None
             self._response_complete(self._response, is_link_usable=end == len(data))
-        elif self._forwarding.recorder.is_behind:
-            self._pace(self._hold_upstream)
+        elif self._link is not None and self._forwarding.recorder.is_behind():
+            self._link.valve.pace(self._forwarding.recorder.is_behind)
 
     def _carry_garbage(self, data: bytes, at_ns: int, head: bytes, error: FramingError) -> None:
         """The body's framing is broken: the client gets the same bytes, and then the same broken connection."""
@@ -458,6 +437,13 @@ class Exchange:
         if not self._recording.is_closed:
             self._recording.close(outcome, error, done_ns or monotonic_ns())
             self._client.ended(self._is_kept)
+
+
+def _hold_or_release(valve: Valve, is_other_side_full: bool) -> None:
+    if is_other_side_full:
+        valve.hold(OTHER_SIDE_FULL)
+    else:
+        valve.release(OTHER_SIDE_FULL)
 
 
 def _announced_s(response: ResponseHead) -> float | None:

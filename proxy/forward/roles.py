@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from proxy.forward.cors import Cors
+from proxy.forward.valve import Valve
 from proxy.record.recorder import Recorder
 
 if TYPE_CHECKING:
@@ -25,15 +26,13 @@ class Client(Protocol):
     """The client's connection, as an exchange sees it."""
 
     transport: asyncio.Transport
+    valve: Valve
+    """Of what is read from the client."""
     number: int
     address: str
 
     def is_own_authority(self, authority: bytes) -> bool:
         """Whether a request for this `host:port` was meant for the proxy."""
-        ...
-
-    def hold(self, is_held: bool) -> None:
-        """Pause (or resume) reading the request's body."""
         ...
 
     def take_early(self) -> bytes:
@@ -60,6 +59,6 @@ class LinkUser(Protocol):
         """The connection is gone; `error` is None where the upstream ended it in order."""
         ...
 
-    def hold_client(self, is_held: bool) -> None:
+    def upstream_slow(self, is_slow: bool) -> None:
         """The connection takes no more for now (or again)."""
         ...

@@ -13,6 +13,7 @@ from proxy.forward import answers
 from proxy.forward.framing import FramingError, read_request_head, split_head
 from proxy.forward.relay import Exchange
 from proxy.forward.roles import Forwarding
+from proxy.forward.valve import PIPELINE_FULL, Valve
 from proxy.record.journal import Open
 
 _log = logging.getLogger(__name__)
@@ -31,6 +32,7 @@ class ClientLink(asyncio.Protocol):
     def __init__(self, server: "Server") -> None:
         self._server = server
         self.transport: asyncio.Transport
+        self.valve: Valve
         self.number = 0
         self.address = ""
         self._buffer = b""
@@ -39,9 +41,6 @@ class ClientLink(asyncio.Protocol):
         self._exchange: Exchange | None = None
         self._is_reading_requests = False
         self._is_closing = False
-        self._is_held = False
-        self._is_full = False
-        self._is_paused = False
 
     @property
     def exchange(self) -> Exchange | None:
@@ -50,9 +49,9 @@ class ClientLink(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See `asyncio.Protocol`."""
-        transport = cast(asyncio.Transport, transport)  # uvloop has a class of its own
-        self.transport = transport
-        transport.set_write_buffer_limits(_WRITE_BUFFER_BYTES)
+        self.transport = cast(asyncio.Transport, transport)  # uvloop has a class of its own
+        self.valve = Valve(self.transport)
+        self.transport.set_write_buffer_limits(_WRITE_BUFFER_BYTES)
         peer = transport.get_extra_info("peername")
         self.address = _authority(peer) if peer else ""
         self.number = self._server.connected(self)
@@ -73,8 +72,7 @@ class ClientLink(asyncio.Protocol):
         if self._exchange is None:
             self._read_requests(now)
         if len(self._buffer) > _MAX_PIPELINED_BYTES and self._exchange is not None:
-            self._is_full = True
-            self._adjust_reading()
+            self.valve.hold(PIPELINE_FULL)
 
     def eof_received(self) -> bool:
         """See `asyncio.Protocol`. A client that closes its side has left, as for LM Studio's own server."""
@@ -106,23 +104,17 @@ class ClientLink(asyncio.Protocol):
         here = self.transport.get_extra_info("sockname")
         return authority.lower() in self._server.authorities or authority.decode("latin-1") == _authority(here)
 
-    def hold(self, is_held: bool) -> None:
-        """See `roles.Client`."""
-        self._is_held = is_held
-        self._adjust_reading()
-
     def take_early(self) -> bytes:
         """See `roles.Client`."""
-        early, self._buffer, self._is_full = self._buffer, b"", False
-        self._adjust_reading()
+        early, self._buffer = self._buffer, b""
+        self.valve.release(PIPELINE_FULL)
         return early
 
     def ended(self, is_kept: bool) -> None:
         """See `roles.Client`."""
         exchange, self._exchange = self._exchange, None
-        self._is_held = self._is_full = False
+        self.valve.open()
         if is_kept and not self._server.is_stopping:
-            self._adjust_reading()
             self._started_ns = monotonic_ns()
             if self._buffer and not self._is_reading_requests:
                 self._read_requests(self._started_ns)
@@ -188,20 +180,10 @@ class ClientLink(asyncio.Protocol):
         self._buffer = b""
         self._close(is_lingering=True)
 
-    def _adjust_reading(self) -> None:
-        is_paused = self._is_held or self._is_full
-        if is_paused != self._is_paused:
-            self._is_paused = is_paused
-            if is_paused:
-                self.transport.pause_reading()
-            else:
-                self.transport.resume_reading()
-
     def _close(self, is_lingering: bool) -> None:
         """Close once all is sent. Closing with bytes unread would reset the connection and could lose the answer."""
         self._is_closing = True
         if is_lingering and self.transport.can_write_eof():
-            self.transport.resume_reading()
             self.transport.write_eof()
             asyncio.get_running_loop().call_later(_LINGER_S, self.transport.abort)
         else:

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from proxy.clock import monotonic_ns
 from proxy.forward.roles import LinkUser
+from proxy.forward.valve import Valve
 
 _SWEEP_S = 0.5
 _LOOPBACK = ("127.0.0.1", "::1")
@@ -22,6 +23,8 @@ class UpstreamLink(asyncio.Protocol):
     def __init__(self, on_lost: Callable[["UpstreamLink"], None]) -> None:
         self.user: LinkUser | None = None
         self.transport: asyncio.Transport
+        self.valve: Valve
+        """Of what is read from the upstream."""
         self.is_fresh = True
         """No exchange has used it yet."""
         self.is_lost = False
@@ -30,8 +33,8 @@ class UpstreamLink(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See `asyncio.Protocol`."""
-        transport = cast(asyncio.Transport, transport)  # uvloop has a class of its own
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)  # uvloop has a class of its own
+        self.valve = Valve(self.transport)
 
     def data_received(self, data: bytes) -> None:
         """See `asyncio.Protocol`."""
@@ -55,12 +58,12 @@ class UpstreamLink(asyncio.Protocol):
     def pause_writing(self) -> None:
         """See `asyncio.Protocol`."""
         if self.user is not None:
-            self.user.hold_client(True)
+            self.user.upstream_slow(True)
 
     def resume_writing(self) -> None:
         """See `asyncio.Protocol`."""
         if self.user is not None:
-            self.user.hold_client(False)
+            self.user.upstream_slow(False)
 
     def end_sending(self) -> None:
         """Tell the upstream at once that the client has gone, and go on reading what it had sent."""
@@ -139,7 +142,7 @@ class Upstream:
         if idle_s <= 0 or link.is_lost:
             link.abort()
             return
-        link.transport.resume_reading()
+        link.valve.open()
         link.idle_until = time.monotonic() + idle_s
         self._idle.append(link)
         if self._sweeping is None:

@@ -83,34 +83,17 @@ def pack_record(kind: int, exchange: int, at_ns: int, payload: bytes) -> tuple[b
 
 # --- payloads ---------------------------------------------------------------------------------------------------------
 
-_OPEN = struct.Struct("<QB")
+_OPEN = struct.Struct("<QB5I")
+_RESPONSE = struct.Struct("<2I")
 _CLOSE = struct.Struct("<BqqqQQ")
 _GAP = struct.Struct("<qQQQQBB")
-_LENGTH = struct.Struct("<I")
 _OUTCOMES = tuple(Outcome)
-
-
-def _pack_fields(*fields: bytes) -> bytes:
-    parts: list[bytes] = []
-    for field in fields:
-        parts += (_LENGTH.pack(len(field)), field)
-    return b"".join(parts)
 
 
 def _masked_heads(mask: Callable[[bytes], bytes], received: bytes, passed_on: bytes) -> tuple[bytes, bytes]:
     """Both masked; what is passed on holds no secret that was not received, so it is seldom looked through."""
     masked = mask(received)
     return masked, passed_on if masked is received else mask(passed_on)
-
-
-def _unpack_fields(data: bytes, offset: int) -> list[bytes]:
-    fields = []
-    while offset < len(data):
-        (length,) = _LENGTH.unpack_from(data, offset)
-        offset += 4
-        fields.append(data[offset : offset + length])
-        offset += length
-    return fields
 
 
 @dataclass(slots=True)
@@ -133,20 +116,28 @@ class Open:
 
     def pack(self, mask: Callable[[bytes], bytes] = bytes) -> bytes:
         """The payload of an `OPEN` record; `mask` is applied to the heads."""
-        return _OPEN.pack(self.connection, self.is_websocket) + _pack_fields(
-            self.client.encode(),
-            self.upstream.encode(),
-            self.upstream_url.encode(),
-            *_masked_heads(mask, self.received_head, self.forwarded_head),
-        )
+        client, upstream, url = self.client.encode(), self.upstream.encode(), self.upstream_url.encode()
+        received, forwarded = _masked_heads(mask, self.received_head, self.forwarded_head)
+        sizes = len(client), len(upstream), len(url), len(received), len(forwarded)
+        start = _OPEN.pack(self.connection, self.is_websocket, *sizes)
+        return b"".join((start, client, upstream, url, received, forwarded))
 
     @classmethod
     def unpack(cls, payload: bytes) -> "Open":
         """Read the payload of an `OPEN` record."""
-        connection, is_websocket = _OPEN.unpack_from(payload)
-        client, upstream, url, received, forwarded = _unpack_fields(payload, _OPEN.size)
+        connection, is_websocket, client, upstream, url, received, _ = _OPEN.unpack_from(payload)
+        upstream_at = _OPEN.size + client
+        url_at = upstream_at + upstream
+        received_at = url_at + url
+        forwarded_at = received_at + received
         return cls(
-            connection, client.decode(), upstream.decode(), url.decode(), received, forwarded, bool(is_websocket)
+            connection,
+            payload[_OPEN.size : upstream_at].decode(),
+            payload[upstream_at:url_at].decode(),
+            payload[url_at:received_at].decode(),
+            payload[received_at:forwarded_at],
+            payload[forwarded_at:],
+            bool(is_websocket),
         )
 
 
@@ -161,13 +152,14 @@ class Response:
 
     def pack(self, mask: Callable[[bytes], bytes] = bytes) -> bytes:
         """The payload of a `RESPONSE` record; `mask` is applied to the heads."""
-        return _pack_fields(*_masked_heads(mask, self.received_head, self.sent_head))
+        received, sent = _masked_heads(mask, self.received_head, self.sent_head)
+        return _RESPONSE.pack(len(received), len(sent)) + received + sent
 
     @classmethod
     def unpack(cls, payload: bytes) -> "Response":
         """Read the payload of a `RESPONSE` record."""
-        received, sent = _unpack_fields(payload, 0)
-        return cls(received, sent)
+        received, _ = _RESPONSE.unpack_from(payload)
+        return cls(payload[8 : 8 + received], payload[8 + received :])
 
 
 @dataclass(slots=True)

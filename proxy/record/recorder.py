@@ -197,7 +197,6 @@ class Recorder:
             self._wake.set()
         return True
 
-    @property
     def is_behind(self) -> bool:
         """Whether so much waits for the disk that a flood should slow down; never because the disk stands still."""
         return self._put_bytes - self._written_bytes > self._pace_bytes and monotonic_ns() < self._patient_until_ns

@@ -1,5 +1,7 @@
 """Heads as the trace holds them: the start line in columns, the fields as JSON."""
 
+from functools import lru_cache
+
 import msgspec
 
 _encode = msgspec.json.Encoder().encode
@@ -41,6 +43,7 @@ def request_line(line: bytes) -> tuple[str | None, str | None, str | None]:
     return method, target, version[5:]
 
 
+@lru_cache(maxsize=256)
 def status_line(line: bytes) -> tuple[int | None, str | None]:
     """Status and reason of a response's start line; both None where it is none."""
     _, _, rest = line.decode("latin-1").partition(" ")

@@ -15,6 +15,7 @@ from proxy.store.segments import DAMAGE, Batch
 log = logging.getLogger(__name__)
 
 _OPEN, _CLIENT_DATA, _UPSTREAM_DATA = int(Kind.OPEN), int(Kind.CLIENT_DATA), int(Kind.UPSTREAM_DATA)
+_RESPONSE, _CLOSE = int(Kind.RESPONSE), int(Kind.CLOSE)
 _MALFORMED = (struct.error, ValueError, LookupError, OverflowError)
 """What unpacking a record raises that no writer made."""
 _BEYOND_US = (sqlite3.Error, OSError, MemoryError)
@@ -91,6 +92,18 @@ class Intake:
                 exchange.data(kind - _CLIENT_DATA, at_us, payload)
         elif kind == _OPEN:
             self._open(number, at_ns, Open.unpack(payload))
+        elif kind in (_RESPONSE, _CLOSE):
+            record = Response.unpack(payload) if kind == _RESPONSE else Close.unpack(payload)
+            exchange_id = self._id_of(number)
+            exchange = self._running.get(exchange_id) or self._recall(number, at_ns)
+            if exchange is None:
+                return
+            if isinstance(record, Close):
+                self._end(exchange_id)
+                exchange.close(record, self._offset_ns)
+            else:
+                self._touched[exchange_id] = exchange
+                exchange.response(record, (at_ns + self._offset_ns) // 1000 - exchange.started_at_us)
         else:
             self._take_other(kind, number, at_ns, payload)
 
@@ -142,20 +155,12 @@ class Intake:
         if kind == Kind.GAP:
             self._take_gap(number, at_ns, Gap.unpack(payload))
             return
-        close = Close.unpack(payload) if kind == Kind.CLOSE else None
-        response = Response.unpack(payload) if kind == Kind.RESPONSE else None
         exchange_id = self._id_of(number)
         exchange = self._running.get(exchange_id) or self._recall(number, at_ns)
         if exchange is None:
             return
-        if close is not None:
-            self._end(exchange_id)
-            exchange.close(close, self._offset_ns)
-            return
         self._touched[exchange_id] = exchange
-        if response is not None:
-            exchange.response(response, (at_ns + self._offset_ns) // 1000 - exchange.started_at_us)
-        elif kind == Kind.INTERIM:
+        if kind == Kind.INTERIM:
             exchange.interim(payload)
         elif kind == Kind.CLIENT_TRAILERS:
             exchange.trailers(Side.CLIENT, payload)

@@ -225,9 +225,9 @@ class Running:
         if outcome in _GONE and any(isinstance(side, TunnelSide) and side.has_close for side in self._sides):
             # The front sees that a tunnel's connection ended; that this was agreed on stands in the frames.
             outcome, error = Outcome.COMPLETED, None
-        end = _End(request_bytes, response_bytes, complete_us, done_us, outcome.value, error)
+        end = _End(request_bytes, response_bytes, complete_us, done_us, outcome._value_, error)
         self._write_row(sent, received, end)
-        rows.count(self.model or "", outcome.value, request_bytes, response_bytes, done_us)
+        rows.count(self.model or "", outcome._value_, request_bytes, response_bytes, done_us)
 
     def _write_row(self, sent: Sent, received: Sent, end: "_End") -> None:
         client, upstream = self._sides

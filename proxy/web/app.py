@@ -172,9 +172,15 @@ class Site:
             response.content_type = "application/octet-stream"
             response.headers["Content-Disposition"] = f'attachment; filename="exchange-{number}-{side}.bin"'
             await response.prepare(request)
-            for piece in _joined(trace.body(number, _SIDES[side])) if request.method == "GET" else ():
-                async with asyncio.timeout(_WRITE_S):
-                    await response.write(piece)
+            transport = request.transport
+            try:
+                for piece in _joined(trace.body(number, _SIDES[side])) if request.method == "GET" else ():
+                    async with asyncio.timeout(_WRITE_S):
+                        await response.write(piece)
+            except (TimeoutError, asyncio.CancelledError):
+                if transport is not None:
+                    transport.abort()  # what nobody reads would be kept
+                raise
             return response
 
     def _known_documents(self) -> dict[str, Path]:

@@ -215,12 +215,41 @@ def test_one_that_does_not_read_stops_the_other_though_the_recorder_is_behind_to
     upstream.begin(script)
     proxy = start_proxy({"record": {"memory_bytes": 300_000}})
     with RawClient(proxy.address, receive_buffer=4096) as client:
-        client.send(b"POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n" % (10**9 if direction == "up" else 0))
+        client.send(
+            b"POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n" % (3 * 10**8 if direction == "up" else 0)
+        )
         if direction == "up":
             taken.put(client.send_until_blocked(b"x" * 65_536))
         size = taken.get(timeout=WAIT_S)
         is_done.set()
     assert size < 50_000_000
+
+
+@pytest.mark.through_proxy
+def test_a_flood_both_ways_at_once_arrives_whole(start_proxy: StartProxy, upstream: RawServer) -> None:
+    """Every reason to hold a side back comes and goes here, in any order; none may be forgotten."""
+    body = bytes(range(256)) * 80_000
+
+    def echo(connection: ServerConnection, _: Head) -> None:
+        connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body))
+        left = len(body)
+        while left:
+            data = connection.read_some()
+            connection.send(data)
+            left -= len(data)
+
+    upstream.begin(echo)
+    proxy = start_proxy({"record": {"memory_bytes": 300_000}})
+    with RawClient(proxy.address, receive_buffer=4096) as client:
+        client.send(b"POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n" % len(body))
+        sender = threading.Thread(target=client.send, args=(body,))
+        sender.start()
+        client.read_head()
+        received = bytearray()
+        while len(received) < len(body):
+            received += client.read_exactly(min(500_000, len(body) - len(received)))
+        sender.join()
+    assert received == body
 
 
 def test_a_slow_writer_is_waited_for(wire: Wire) -> None:

@@ -127,6 +127,19 @@ def test_an_upstream_on_ipv6(tmp_path: Path) -> None:
         assert server.request.head.get(b"host") == server.authority.encode()
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_an_upstream_named_localhost_may_listen_on_either_loopback_address(tmp_path: Path, host: str) -> None:
+    """As Node does, which takes the one or the other by its version."""
+    try:
+        server = RawServer(host)
+    except OSError:
+        pytest.skip("no IPv6 on this machine")
+    url = f"http://localhost:{server.address[1]}"
+    with contextlib.closing(server), running(tmp_path, url) as process, RawClient(process.address) as client:
+        assert client.ask(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").body == b"ok"
+        assert server.request.head.get(b"host") == b"localhost:%d" % server.address[1]
+
+
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A self-made certificate for localhost, with its key in the same file."""

@@ -213,7 +213,7 @@ def test_a_disk_that_stands_still_is_not_waited_for(start: Callable[..., Recorde
         for number in range(1000):
             recording.upstream_data(3 + number, bytes(1000))
         assert time.monotonic() - began < 5  # each returned at once, though nothing can be written
-        wait_for(lambda: not recorder.is_behind, "the end of its patience")
+        wait_for(lambda: not recorder.is_behind(), "the end of its patience")
     finally:
         thread = recorder._thread
         drain = threading.Thread(target=lambda: [os.read(stuck, 1 << 20) for _ in iter(thread.is_alive, False)])

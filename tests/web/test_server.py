@@ -39,7 +39,7 @@ def test_serve_shows_its_traffic(start_proxy: StartProxy) -> None:
     proxy = start_proxy({"web": f"localhost:{port}"})
     with RawClient(proxy.address) as client:
         assert client.ask(REQUEST).status == 200
-        proxy.exchange_of(client)
+        proxy.exchange_of(client.id)
     assert b">/v1/models</a>" in ask(port, "/")
     assert json.loads(ask(port, "/health")) == {"trace": str(proxy.trace), "exchanges": 1}
     assert f"live page      http://localhost:{port}\n" in proxy.output()
@@ -53,7 +53,7 @@ def test_a_taken_port_is_one_warning_and_recording_goes_on(start_proxy: StartPro
         proxy = start_proxy({"web": f"127.0.0.1:{port}"})
         with RawClient(proxy.address) as client:
             assert client.ask(REQUEST).status == 200
-            assert proxy.exchange_of(client)["outcome"] == "completed"
+            assert proxy.exchange_of(client.id)["outcome"] == "completed"
         wait_until(lambda: "no live page" in proxy.output(), "the warning is there")
     assert proxy.stop() == 0
     assert proxy.output().count(f"no live page at 127.0.0.1:{port}: ") == 1
