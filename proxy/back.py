@@ -26,7 +26,7 @@ from proxy.store.ingest import Ingest, hold_writer_lock
 
 log = logging.getLogger("proxy.back")
 
-BATCH_EVERY_S = 0.03
+BATCH_EVERY_S = 0.08
 """Under load records gather for so long: bigger batches cost less."""
 RETRY_S = 0.25
 LOOK_ANYWAY_S = 2.0
