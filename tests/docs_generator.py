@@ -5,15 +5,20 @@ A generated part stands between `[//]: # (generated: NAME)` and `[//]: # (end)`,
 
 import ast
 import inspect
+import io
 import re
 import sqlite3
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from importlib.resources import files
 from pathlib import Path
+from unittest import mock
 
 from click.testing import CliRunner
 from pydantic import BaseModel
+from rich.console import Console
+from rich.text import Text
 
 from proxy import config, exchange
 from proxy.cli.docs import FOLDER
@@ -21,7 +26,7 @@ from proxy.cli.main import COMMANDS, cli
 from proxy.record import journal
 from proxy.store.version import SCHEMA_VERSION
 
-_PART = re.compile(r"(\[//\]: # \(generated: ([a-z-]+)\)\n\n).*?(\n\[//\]: # \(end\)\n)", re.DOTALL)
+_PART = re.compile(r"(\[//\]: # \(generated: ([a-z-]+)\)\n).*?(\[//\]: # \(end\)\n)", re.DOTALL)
 _VIEW = re.compile(r"((?:^--.*\n)*)^CREATE VIEW (\w+) AS\n(.*?;)$", re.MULTILINE | re.DOTALL)
 _TABLE = re.compile(
     r"^CREATE TABLE (\w+) \((?:\s*-- (.*))?\n(.*?)^\)[^;]*;(?:[ ]*--[ ]*(.*))?$", re.MULTILINE | re.DOTALL
@@ -30,7 +35,7 @@ _TABLE = re.compile(
 
 def generated(text: str) -> str:
     """A document with its generated parts written anew."""
-    return _PART.sub(lambda part: part[1] + PARTS[part[2]]() + part[3], text)
+    return _PART.sub(lambda part: f"{part[1]}\n{PARTS[part[2]]()}\n{part[3]}", text)
 
 
 # --- settings ---------------------------------------------------------------------------------------------------------
@@ -186,9 +191,60 @@ PARTS: dict[str, Callable[[], str]] = {
 }
 
 
+# --- the picture ------------------------------------------------------------------------------------------------------
+
+
+WIDTH = 104
+
+
+def picture(trace: Path, *lines: str) -> str:
+    """What commands print on a terminal for a trace, as an image (SVG) that needs nothing from elsewhere.
+
+    Of a line `COMMAND ... WORD` the output is shown from the line on that begins with the word.
+    """
+    console = Console(record=True, width=WIDTH, file=io.StringIO(), highlight=False, emoji=False)
+    for number, line in enumerate(lines):
+        command, cut, word = line.partition(" ... ")
+        console.print(Text.assemble("\n" if number else "", ("$ ", "bold green"), (f"proxy-log {command}", "bold")))
+        shown = list(_printed(trace, command).split("\n"))
+        while cut and not shown[0].plain.startswith(word):
+            del shown[0]
+        if cut:
+            console.print(Text("...", "dim"))
+        console.print(Text("\n").join(shown), soft_wrap=True)
+    svg = re.sub(
+        r"@font-face \{.*?\}\s*", "", console.export_svg(title="proxy-log", unique_id="terminal"), flags=re.DOTALL
+    )
+    return re.sub(r"[ ]+$", "", svg, flags=re.MULTILINE)
+
+
+def _printed(trace: Path, command: str) -> Text:
+    console = Console(
+        file=io.StringIO(),
+        width=WIDTH,
+        force_terminal=True,
+        color_system="standard",
+        soft_wrap=True,
+        highlight=False,
+        markup=False,
+        emoji=False,
+    )
+    with (
+        mock.patch("proxy.cli.tail.make_console", return_value=console),
+        mock.patch("proxy.cli.show.make_console", return_value=console),
+    ):
+        cli.main([*command.split(), "--trace", str(trace)], prog_name="proxy-log", standalone_mode=False)
+    assert isinstance(console.file, io.StringIO)
+    return Text.from_ansi(console.file.getvalue())
+
+
 def main() -> None:
-    """Write them anew."""
-    for file in sorted(Path(FOLDER).rglob("*.md")):
+    """Write them anew; with a trace and commands, make the README's picture of them."""
+    if len(sys.argv) > 2:
+        target = FOLDER / "images" / "terminal.svg"
+        target.write_text(picture(Path(sys.argv[1]), *sys.argv[2:]), encoding="utf-8")
+        return
+    for file in sorted(FOLDER.rglob("*.md")):
         before = file.read_text(encoding="utf-8")
         after = generated(before)
         if after != before:

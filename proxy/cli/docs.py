@@ -1,5 +1,6 @@
 """`proxy-log docs`: the documentation that comes with the package, always that of the version that runs."""
 
+import re
 from pathlib import Path
 
 import click
@@ -11,10 +12,19 @@ from proxy.errors import ProxyLogError
 FOLDER = Path(__file__).parent.parent / "docs"
 
 
+_LINK = re.compile(r"\]\(([^)]+)\.md\)")
+
+
 def documents(folder: Path = FOLDER) -> dict[str, Path]:
-    """The documents by name: the path below the folder without `.md`, those of the folder itself first."""
+    """The documents by name: the path below the folder without `.md`.
+
+    They come in the order in which `index.md` names them, then those of the folder itself.
+    """
     files = sorted(folder.rglob("*.md"), key=lambda file: (len(file.relative_to(folder).parts), file))
-    return {file.relative_to(folder).with_suffix("").as_posix(): file for file in files}
+    known = {file.relative_to(folder).with_suffix("").as_posix(): file for file in files}
+    index = known["index"].read_text(encoding="utf-8") if "index" in known else ""
+    order = [name for name in ("index", *_LINK.findall(index)) if name in known]
+    return {name: known[name] for name in [*order, *(name for name in known if name not in order)]}
 
 
 def title(file: Path) -> str:
