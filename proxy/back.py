@@ -34,7 +34,7 @@ LOOK_ANYWAY_S = 2.0
 GIVE_UP_S = 20.0
 """How long the last part is tried again when the front has gone."""
 _BIG_BATCH_BYTES = 1 << 20
-_NICENESS = int(os.environ.get("NICE_X", "5"))
+_NICENESS = 19
 
 
 class Doorbell:
@@ -55,6 +55,7 @@ class Doorbell:
     def _listen(self) -> None:
         while os.read(self._pipe, 65536):
             self._rang.set()
+            time.sleep(BATCH_EVERY_S)  # rings gather in the pipe meanwhile: each would cost a switch of threads
         self._on_front_gone()
         self.is_front_gone = True
         self._rang.set()
@@ -136,10 +137,7 @@ def main(argument: str) -> int:
     )
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the front decides
     if hasattr(os, "nice"):
-        os.nice(min(_NICENESS,19))
-        if _NICENESS == 99: os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-        if _NICENESS == 98: os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-         # the traffic comes first
+        os.nice(_NICENESS)  # the traffic comes first
     trace = Path(settings["trace"])
     ingest = Ingest(
         trace,

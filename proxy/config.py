@@ -16,6 +16,7 @@ from platformdirs import user_config_path, user_data_path
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from proxy.errors import ConfigError
+from proxy.secret import SECRET_BODY_FIELDS
 
 APP_NAME = "proxy-log"
 ENV_PREFIX = "PROXY_LOG_"
@@ -185,11 +186,7 @@ class MaskConfig(_Tree):
     """Header fields whose values are masked before they are written anywhere; case does not matter."""
     websocket_fields: Annotated[tuple[str, ...], BeforeValidator(_split)] = ("clientPasskey",)
     """Fields masked in the first message of a client's WebSocket, where LM Studio's SDK says who it is."""
-    body_fields: Annotated[tuple[_BodyField, ...], BeforeValidator(_split)] = (
-        "integrations[].headers.*",
-        "tools[].headers.*",
-        "tools[].authorization",
-    )
+    body_fields: Annotated[tuple[_BodyField, ...], BeforeValidator(_split)] = SECRET_BODY_FIELDS
     """Values masked in JSON bodies before they reach the trace: names with dots, `[]` each element, `*` each field."""
 
 

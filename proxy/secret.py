@@ -13,6 +13,8 @@ from pathlib import Path
 from proxy.errors import TraceError
 
 KEY_BYTES = 32
+SECRET_BODY_FIELDS = ("integrations[].headers.*", "tools[].headers.*", "tools[].authorization")
+"""Where LM Studio's and OpenAI's requests carry the keys of MCP servers (the setting `mask.body_fields`)."""
 _SCHEME = re.compile(rb"(?:basic|bearer|token|apikey|negotiate)[ \t]+(?=\S)", re.IGNORECASE)
 
 

@@ -276,5 +276,5 @@ def _keep_freed_memory() -> None:
         import ctypes  # noqa: PLC0415 - for glibc only
 
         mallopt = ctypes.CDLL(None).mallopt
-        mallopt(_M_MMAP_THRESHOLD, 4 << 20)
-        mallopt(_M_TRIM_THRESHOLD, 8 << 20)
+        mallopt(_M_MMAP_THRESHOLD, 32 << 20)
+        mallopt(_M_TRIM_THRESHOLD, 64 << 20)

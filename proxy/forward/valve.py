@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 OTHER_SIDE_FULL, CONNECTING, PIPELINE_FULL, PACED = 1, 2, 4, 8
 """Why nothing is read: the other side takes no more; there is no other side yet; enough requests wait; see `pace`."""
-_PACE_S = 0.005
+_PACE_S = 0.001
 
 
 class Valve:

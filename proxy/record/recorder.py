@@ -27,7 +27,7 @@ _RECORD_OVERHEAD_BYTES = 120
 _WRITE_BYTES = 1 << 20
 """At most so much is joined for one write: more would only cost memory."""
 _RETRY_S = 0.25
-_PACE_BYTES = 8 << 20
+_PACE_BYTES = 12 << 20
 """When so much waits for the disk, a flood is slowed down: the rest of the memory is for a disk that stands still."""
 _PATIENCE_NS = 1_000_000_000
 """A disk that has taken nothing for so long is not waited for."""

@@ -17,7 +17,10 @@ from proxy.store.rows import DIGEST_BYTES, Rows, Sent, StagedRow, digest_of
 LONG_BODY_BYTES = 32 << 20
 _SHORT_READ_BYTES = 2048
 _MIN_STREAM_READS = 4
-_STAGED = "SELECT at_us, data FROM staged_chunks WHERE exchange_id = ? AND side = ? ORDER BY seq"
+_STAGED = (
+    "SELECT at_us, sealed(data, exchange_id, side, seq, at_us) FROM staged_chunks"
+    " WHERE exchange_id = ? AND side = ? ORDER BY seq"
+)
 
 
 class BodySide:
@@ -192,11 +195,11 @@ class LongBody:
     def take_staged(self, rows: Rows) -> None:
         """Take over what was staged read by read."""
         cursor = rows.connection.execute(
-            "SELECT data FROM staged_chunks WHERE exchange_id = ? AND side = ? ORDER BY seq",
+            _STAGED,
             (self._exchange_id, self._side),
         )
         staged_rows: list[StagedRow] = []
-        for (data,) in cursor:
+        for _, data in cursor:
             self.add(data)
             staged_rows += self._cut(rows, is_end=False)
         rows.unstage(self._exchange_id, self._side)
@@ -289,7 +292,8 @@ def _staged_parts(
 ) -> Iterator[tuple[int | None, bytes, int, int]]:
     """(blob id, bytes, whether they are text, seq) of what is staged for a long body, in order."""
     return connection.execute(
-        "SELECT s.blob_id, CAST(coalesce(s.data, b.data) AS BLOB), typeof(b.data) = 'text', s.seq FROM staged_chunks s"
+        "SELECT s.blob_id, CAST(coalesce(sealed(s.data, s.exchange_id, s.side, s.seq, s.at_us), b.data) AS BLOB),"
+        " typeof(b.data) = 'text', s.seq FROM staged_chunks s"
         " LEFT JOIN blobs b ON b.id = s.blob_id WHERE s.exchange_id = ? AND s.side = ? ORDER BY s.seq",
         (exchange_id, side),
     )

@@ -17,7 +17,10 @@ from proxy.store.masked import MaskedLines, SecretPaths
 from proxy.store.rows import DIGEST_BYTES, Rows, Sent
 
 _MASK_IN_JSON = re.compile(rb"\[masked:[0-9a-f]{12}\]")
-_STAGED = "SELECT seq, at_us, data FROM staged_chunks WHERE exchange_id = ? AND side = ? ORDER BY seq"
+_STAGED = (
+    "SELECT seq, at_us, sealed(data, exchange_id, side, seq, at_us) FROM staged_chunks"
+    " WHERE exchange_id = ? AND side = ? ORDER BY seq"
+)
 
 _HAS_CLOSE = "SELECT 1 FROM recorded_chunks WHERE exchange_id = ? AND side = ? AND opcode = ?"
 

@@ -15,6 +15,7 @@ from proxy.record.journal import journal_folder
 from proxy.store.intake import Intake
 from proxy.store.masked import SecretPaths
 from proxy.store.schema import open_for_writing
+from proxy.store.sealed import teach
 from proxy.store.segments import Segments
 
 _UNENDED_RUNS = """
@@ -47,6 +48,7 @@ class Ingest:
         """
         self._trace = trace
         self._secrets = SecretPaths(body_fields, key)
+        self._key = key
         self._segments = Segments(journal_folder(trace), living_run)
         self._connection: sqlite3.Connection | None = None
         self._identity: tuple[int, int] | None = None
@@ -93,6 +95,7 @@ class Ingest:
             self.close()  # the file was moved or deleted: what comes now belongs in the one that bears its name
         if self._connection is None:
             self._connection = open_for_writing(self._trace)
+            teach(self._connection, self._key)
             self._identity = _identity(self._trace)
         if self._state is None:
             self._state = Intake(self._connection, self._secrets)

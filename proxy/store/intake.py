@@ -7,6 +7,7 @@ import struct
 from proxy.clock import ClockReading
 from proxy.exchange import Outcome, Side
 from proxy.record.journal import Close, Gap, Kind, Open, Response, SegmentHeader
+from proxy.store.courtesy import in_steps
 from proxy.store.masked import SecretPaths
 from proxy.store.rows import MAX_INTEGER, Rows
 from proxy.store.running import Running, Shared, resume
@@ -54,7 +55,7 @@ class Intake:
             self._begin_run(batch.header)
         take_record = self._take_record
         last_ns = None
-        for kind, number, at_ns, payload in batch.records:
+        for kind, number, at_ns, payload in in_steps(batch.records):
             try:
                 if kind == DAMAGE:
                     self._gap(None, last_ns, payload.decode())

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 
 from proxy.store.chunks import RunRow, as_stored
+from proxy.store.courtesy import in_steps
 from proxy.store.heads import fields_json
 
 DIGEST_BYTES = 16
@@ -44,6 +45,7 @@ _INSERT_EXCHANGE = (
     f"INSERT OR REPLACE INTO recorded_exchanges({', '.join(EXCHANGE_COLUMNS)})"
     f" VALUES({', '.join('?' * len(EXCHANGE_COLUMNS))})"
 )
+_STAGE = "INSERT OR REPLACE INTO staged_chunks VALUES(?1, ?2, ?3, ?4, sealed(?5, ?1, ?2, ?3, ?4), ?6)"
 _ADD_TOTAL = """
 INSERT INTO model_totals VALUES(?, ?, ?, ?, ?, ?) ON CONFLICT(model, outcome) DO UPDATE SET
 exchanges = exchanges + excluded.exchanges, request_bytes = request_bytes + excluded.request_bytes,
@@ -183,18 +185,18 @@ class Rows:
         """Write everything into the open transaction."""
         many = self.connection.executemany
         if self._heads:
-            many("INSERT INTO heads VALUES(?, ?, ?)", self._heads)
+            many("INSERT INTO heads VALUES(?, ?, ?)", in_steps(self._heads))
             self._heads.clear()
         self._write_blobs()
         if self._new_bodies:
-            many("INSERT INTO bodies VALUES(?, ?, ?, ?)", self._new_bodies)
+            many("INSERT INTO bodies VALUES(?, ?, ?, ?)", in_steps(self._new_bodies))
             self._new_bodies.clear()
         if self.exchanges:
-            many(_INSERT_EXCHANGE, self.exchanges)
+            many(_INSERT_EXCHANGE, in_steps(self.exchanges))
             self.exchanges.clear()
         self.write_chunks()
         if self.staged:
-            many("INSERT OR REPLACE INTO staged_chunks VALUES(?, ?, ?, ?, ?, ?)", self.staged)
+            many(_STAGE, self.staged)
             self.staged.clear()
         if self.gaps:
             many("INSERT INTO recorded_gaps VALUES(NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?)", self.gaps)
@@ -210,12 +212,12 @@ class Rows:
             many("INSERT INTO chunk_frames VALUES(?, ?, ?)", self._frames)
             self._frames.clear()
         if self.chunks:
-            many("INSERT OR REPLACE INTO recorded_chunks VALUES(?, ?, ?, ?, ?, ?, ?, ?)", self.chunks)
+            many("INSERT OR REPLACE INTO recorded_chunks VALUES(?, ?, ?, ?, ?, ?, ?, ?)", in_steps(self.chunks))
             self.chunks.clear()
 
     def _write_blobs(self) -> None:
         if self._blobs:
-            self.connection.executemany("INSERT INTO blobs VALUES(?, ?, ?)", self._blobs)
+            self.connection.executemany("INSERT INTO blobs VALUES(?, ?, ?)", in_steps(self._blobs))
             self._blobs.clear()
             self._blob_bytes = 0
 

@@ -330,7 +330,9 @@ def _resume_side(running: Running, connection: sqlite3.Connection, side: Side, m
         running._sides[side] = body
         return
     window = connection.execute(
-        "SELECT data FROM staged_chunks WHERE exchange_id = ? AND side = ? AND seq = -1", where
+        "SELECT sealed(data, exchange_id, side, seq, at_us) FROM staged_chunks"
+        " WHERE exchange_id = ? AND side = ? AND seq = -1",
+        where,
     ).fetchone()
     chunked = running._new_side(side, next_seq, window[0] if window else b"")
     if not isinstance(chunked, BodySide):

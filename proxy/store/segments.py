@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from proxy.record.journal import MAX_PAYLOAD_BYTES, RECORD_HEADER, SEGMENT_HEADER, SegmentHeader
+from proxy.store.courtesy import STEP, give_way
 
 BATCH_BYTES = 8 << 20
 DAMAGE = 0
@@ -169,6 +170,8 @@ def parse(data: bytes) -> tuple[Records, int]:
                 records.append((DAMAGE, 0, 0, b"%d bytes of the journal are damaged" % (offset - damaged_from)))
                 damaged_from = -1
             records.append((kind, exchange, at_ns, data[offset + header_size : after]))
+            if not len(records) % STEP:
+                give_way()
         elif damaged_from < 0:
             damaged_from = offset
         offset = after

@@ -1,5 +1,6 @@
 """The trace, read-only: what the command line, the pages and the exports ask."""
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
@@ -7,9 +8,12 @@ from pathlib import Path
 from types import TracebackType
 
 from proxy.exchange import Side
+from proxy.secret import SECRET_BODY_FIELDS, load_key
 from proxy.store.bodies import read_body
 from proxy.store.chunks import ChunkRow, read_chunks
+from proxy.store.masked import SecretPaths
 from proxy.store.schema import open_for_reading
+from proxy.store.sealed import teach
 
 __all__ = ["ChunkRow", "ExchangeRow", "GapRow", "Trace"]
 
@@ -78,10 +82,12 @@ _BODY_COLUMNS = {Side.CLIENT: "request_body", Side.UPSTREAM: "response_body"}
 class Trace:
     """One trace file. Every call sees what is committed by then; close it, or use it as a context manager."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        """`connection` as `open_for_reading` gives it."""
+    def __init__(self, connection: sqlite3.Connection, key: bytes | None = None) -> None:
+        """`connection` as `open_for_reading` gives it, `key` that of the trace: it unseals the bodies of what runs."""
         self.connection = connection
         """For SQL of one's own."""
+        self._secrets = SecretPaths(SECRET_BODY_FIELDS, key or b"")
+        teach(connection, key)
 
     @classmethod
     def open(cls, path: Path) -> "Trace":
@@ -90,7 +96,9 @@ class Trace:
         Raises:
             TraceError: there is none, or it is of another version.
         """
-        return cls(open_for_reading(path))
+        connection = open_for_reading(path)
+        key = path.with_name(f"{path.name}.key")
+        return cls(connection, load_key(key) if os.access(key, os.R_OK) else None)
 
     def close(self) -> None:
         """Let go of the file."""
@@ -145,15 +153,21 @@ class Trace:
             yield from self._staged(exchange_id, side)
 
     def _staged(self, exchange_id: int, side: Side) -> Iterator[bytes]:
-        """A running body's parts and reads."""
+        """A running body's parts and reads, masked by the fields that hold secrets by default."""
         staged = self.connection.execute(
-            "SELECT CAST(coalesce(b.data, s.data) AS BLOB) FROM staged_chunks s LEFT JOIN blobs b ON b.id = s.blob_id"
+            "SELECT CAST(coalesce(b.data, sealed(s.data, s.exchange_id, s.side, s.seq, s.at_us)) AS BLOB), b.id IS NULL"
+            " FROM staged_chunks s LEFT JOIN blobs b ON b.id = s.blob_id"
             " WHERE s.exchange_id = ? AND s.side = ? AND EXISTS (SELECT 1 FROM recorded_chunks c WHERE"
             " c.exchange_id = s.exchange_id AND c.side = s.side AND typeof(c.middle) = 'integer') ORDER BY s.seq",
             (exchange_id, side),
         )
-        for (data,) in staged:
-            yield data
+        waiting = []
+        for data, is_sealed in staged:
+            if is_sealed:
+                waiting.append(data or b"")
+            else:
+                yield data
+        yield self._secrets.mask(b"".join(waiting))[0]
 
     def chunks(self, exchange_id: int, side: Side | None = None, after_seq: int = -1) -> Iterator[ChunkRow]:
         """The chunks of one side after number `after_seq`; without `side`, of both, by time."""

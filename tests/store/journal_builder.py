@@ -34,6 +34,7 @@ REQUEST_FIELDS = b"\r\n".join(
         b"X-Stainless-Async: false",
     ]
 )
+KEY = b"k" * 32
 
 
 @dataclass
@@ -49,6 +50,10 @@ class Journal:
     packed: list[bytes] = field(default_factory=list)
     client_bytes: dict[int, int] = field(default_factory=dict)
     upstream_bytes: dict[int, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """The key lies beside the trace, as the front puts it there."""
+        self.trace.with_name(f"{self.trace.name}.key").write_bytes(KEY)
 
     @property
     def path(self) -> Path:

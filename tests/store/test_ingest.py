@@ -12,11 +12,10 @@ from proxy.exchange import Outcome, Side
 from proxy.store.ingest import Ingest
 from proxy.store.trace import Trace
 from proxy.store.verify import verify
-from tests.store.journal_builder import Journal
+from tests.store.journal_builder import KEY, Journal
 from tests.store.websocket_frames import Sent as SentFrame
 from tests.store.websocket_frames import frames, messages_of
 
-KEY = b"k" * 32
 FIELDS = ("integrations[].headers.*", "tools[].headers.*", "tools[].authorization")
 
 bytes_of_any_kind = st.one_of(

@@ -2,15 +2,19 @@
 
 import itertools
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxy.exchange import Side
 from proxy.secret import masked_credentials
+from proxy.store.ingest import Ingest
 from proxy.store.masked import Edit, MaskedLines, SecretPaths, Walk, apply
+from proxy.store.trace import Trace
+from tests.store.journal_builder import KEY, Journal
 
-KEY = b"k" * 32
 PATHS = ("integrations[].headers.*", "tools[].headers.*", "tools[].authorization")
 SECRETS = SecretPaths(PATHS, KEY)
 CHAT = (
@@ -143,3 +147,21 @@ def test_a_line_cut_short_shows_no_secret() -> None:
     lines = MaskedLines(SECRETS)
     assert lines.add(1, b'data: {"tools":[{"headers":{"a":"sec') == []
     assert lines.end() == [(1, b'data: {"tools":[{"headers":{"a":"' + mask(b"sec"))]
+
+
+def test_a_secret_never_lies_open_in_the_traces_files_while_its_exchange_runs(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "trace.db")
+    number = journal.open()
+    body = b'{"model":"m","tools":[{"type":"mcp","authorization":"very-secret-token"}]}'
+    journal.data(number, Side.CLIENT, body)
+    journal.write()
+    ingest = Ingest(journal.trace, key=KEY, body_fields=("tools[].authorization",))
+    while ingest.run_once():
+        pass
+    files = [path for path in tmp_path.iterdir() if path.name.startswith("trace.db") and path.is_file()]
+    assert any(b"recorded_exchanges" in path.read_bytes() for path in files)
+    assert all(b"very-secret-token" not in path.read_bytes() for path in files)
+    with Trace.open(journal.trace) as trace:
+        shown = b"".join(trace.body(1, Side.CLIENT))
+    assert shown == body.replace(b"very-secret-token", mask(b"very-secret-token"))
+    ingest.close()
