@@ -74,7 +74,7 @@ def serve(config: Config, *, on_ready: Callable[[Ready], None] = lambda ready: N
     """
     trace = config.trace_path
     check_file(trace)
-    lock = FileLock(f"{trace}.lock", timeout=0)
+    lock = FileLock(f"{trace}.lock", timeout=0, mode=0o600)
     try:
         trace.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
@@ -117,7 +117,7 @@ async def _serve(config: Config, trace: Path, on_ready: Callable[[Ready], None])
             listening = await server.listen(*parse_address(config.listen))
         except OSError as error:
             raise ProxyLogError(
-                f"cannot listen on {config.listen}: {error.strerror or error}; "
+                f"cannot listen on {config.listen}: {os.strerror(error.errno or 0)}; "
                 "is another proxy-log running? --listen HOST:PORT chooses another address"
             ) from error
         unreachable = [upstream.name for upstream in server.forwarding.upstreams if not await _answers(upstream)]

@@ -32,7 +32,7 @@ def ingest(*, as_json: bool, trace: str | None, config: Path | None) -> None:
     if not file.exists() and not journal_folder(file).exists():
         raise TraceError(f"there is no trace at {file} and no journal beside it; name another with --trace")
     try:
-        with FileLock(f"{file}.lock", timeout=0):
+        with FileLock(f"{file}.lock", timeout=0, mode=0o600):
             count = _take_in(file, settings.mask.body_fields)
     except Timeout:
         raise InUseError(f"proxy-log serve records into {file} and takes its journal in by itself") from None

@@ -32,7 +32,10 @@ from proxy.record.recorder import Recording
 _LEAVING_S = 0.05
 """After a client left, what the upstream had already sent is still recorded for so long."""
 _TIMEOUT = re.compile(rb"(?i)timeout=(\d{1,9})")
-_ADVICE = "start its server (LM Studio: Developer, Start server), or tell proxy-log where it is with --upstream"
+_ADVICE = (
+    "start its server (in LM Studio: Developer, Start server), "
+    "or correct its address (--upstream, or upstreams in config.toml)"
+)
 _SAFE_TO_REPEAT = frozenset((b"GET", b"HEAD", b"OPTIONS"))
 
 

@@ -167,7 +167,8 @@ class Trace:
                 waiting.append(data or b"")
             else:
                 yield data
-        yield self._secrets.mask(b"".join(waiting))[0]
+        if waiting:
+            yield self._secrets.mask(b"".join(waiting))[0]
 
     def chunks(self, exchange_id: int, side: Side | None = None, after_seq: int = -1) -> Iterator[ChunkRow]:
         """The chunks of one side after number `after_seq`; without `side`, of both, by time."""

@@ -15,8 +15,8 @@ from proxy.store.bodies import cut
 from proxy.store.ingest import Ingest
 from proxy.store.trace import Trace
 from proxy.store.verify import verify
-from tests.store.journal_builder import Journal
-from tests.store.test_ingest import FIELDS, KEY, ingest_whole
+from tests.store.journal_builder import KEY, Journal
+from tests.store.test_ingest import FIELDS, ingest_whole
 
 
 def busy_journal(trace: Path) -> Journal:

@@ -12,8 +12,8 @@ from proxy.store.body_side import LONG_BODY_BYTES
 from proxy.store.ingest import Ingest
 from proxy.store.trace import Trace
 from proxy.store.verify import verify
-from tests.store.journal_builder import Journal
-from tests.store.test_ingest import FIELDS, KEY
+from tests.store.journal_builder import KEY, Journal
+from tests.store.test_ingest import FIELDS
 from tests.store.test_masked import mask
 
 READ = 1 << 18

@@ -10,8 +10,8 @@ from proxy.exchange import Outcome, Side
 from proxy.record.journal import journal_folder
 from proxy.store.ingest import Ingest, hold_writer_lock
 from proxy.store.trace import Trace
-from tests.store.journal_builder import Journal
-from tests.store.test_ingest import FIELDS, KEY
+from tests.store.journal_builder import KEY, Journal
+from tests.store.test_ingest import FIELDS
 
 
 def taking(trace: Path, living_run: int | None = None) -> Ingest:

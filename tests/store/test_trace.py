@@ -9,8 +9,8 @@ from proxy.exchange import Outcome, Side
 from proxy.record.journal import Gap, Kind
 from proxy.store.ingest import Ingest
 from proxy.store.trace import Trace
-from tests.store.journal_builder import Journal
-from tests.store.test_ingest import FIELDS, KEY
+from tests.store.journal_builder import KEY, Journal
+from tests.store.test_ingest import FIELDS
 from tests.store.test_masked import mask
 
 EVENT = b'data: {"id":"c-1","object":"chunk","choices":[{"delta":{"content":"%d"}}]}\n\n'
