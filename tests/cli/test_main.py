@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -94,20 +95,25 @@ def _failing() -> None:
 def _plugins(monkeypatch: pytest.MonkeyPatch, **targets: str) -> None:
     points = [EntryPoint(name, f"{__name__}:{target}", main.PLUGIN_GROUP) for name, target in targets.items()]
     monkeypatch.setattr(main, "entry_points", lambda group: points if group == main.PLUGIN_GROUP else [])
-    monkeypatch.delitem(cli.__dict__, "_plugins", raising=False)
+    cli.__dict__.pop("_plugins", None)
+
+
+@pytest.fixture(autouse=True)
+def _forget_plugins() -> Iterator[None]:
+    """The command line is one object for all tests of this process, and remembers the plug-ins it found."""
+    yield
+    cli.__dict__.pop("_plugins", None)
 
 
 def test_plugin_adds_a_command(monkeypatch: pytest.MonkeyPatch) -> None:
     _plugins(monkeypatch, hello="_hello")
     assert CliRunner().invoke(cli, ["hello"]).stdout == "hello\n"
     assert "hello       Say hello." in CliRunner().invoke(cli, ["--help"]).stdout
-    monkeypatch.delitem(cli.__dict__, "_plugins")
 
 
 def test_plugin_replaces_no_command(monkeypatch: pytest.MonkeyPatch) -> None:
     _plugins(monkeypatch, path="_hello")
     assert "trace.db" in CliRunner().invoke(cli, ["path"]).stdout
-    monkeypatch.delitem(cli.__dict__, "_plugins", raising=False)
 
 
 @pytest.mark.parametrize(("target", "problem"), [("nothing", "AttributeError"), ("_run", "is no click command")])
@@ -120,14 +126,12 @@ def test_broken_plugin_is_named_and_left_out(monkeypatch: pytest.MonkeyPatch, ta
     assert result.stderr.startswith("Warning: the plug-in command 'broken' is left out: ")
     assert problem in result.stderr
     assert CliRunner().invoke(cli, ["broken"]).exit_code == 2
-    monkeypatch.delitem(cli.__dict__, "_plugins")
 
 
 def test_operators_mistake_in_a_command_becomes_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     _plugins(monkeypatch, failing="_failing")
     result = CliRunner().invoke(cli, ["failing"])
     assert (result.exit_code, result.stderr) == (1, "Error: what, where, what to do\n")
-    monkeypatch.delitem(cli.__dict__, "_plugins")
 
 
 def test_output_into_a_closed_pipe_is_quiet() -> None:
