@@ -232,7 +232,8 @@ class Back:
                 return
             wait_s = _RESTART_S[min(deaths, len(_RESTART_S) - 1)]
             deaths += 1
-            _log.warning("the trace's writer ended (%s); forwarding goes on; it is started again in %g s", code, wait_s)
+            if code:  # 0: somebody's SIGTERM, often to the whole group
+                _log.warning("the trace's writer ended (%s); forwarding goes on; restart in %g s", code, wait_s)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), wait_s)
             is_last = self._stopping.is_set()  # once more all the same: what is left is to be stored

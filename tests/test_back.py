@@ -253,3 +253,20 @@ def test_it_waits_for_the_back_of_an_earlier_front(tmp_path: Path) -> None:
     lock.release()
     wait_for(lambda: ended_exchanges(trace) == 1)
     assert process.front_ends() == 0
+
+
+def test_the_trace_is_whole_in_its_file_though_a_reader_outlives_the_writer(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "trace.db")
+    number = journal.open()
+    journal.close(number)
+    journal.write()
+    ingest = Ingest(journal.trace, key=b"k" * 32)
+    while ingest.run_once():
+        pass
+    with Trace.open(journal.trace) as reader:
+        assert reader.exchange(number) is not None
+        ingest.close()
+    copy = tmp_path / "copy.db"
+    copy.write_bytes(journal.trace.read_bytes())
+    with Trace.open(copy) as copied:
+        assert copied.exchange(number) is not None

@@ -36,6 +36,8 @@ def ingest(*, as_json: bool, trace: str | None, config: Path | None) -> None:
             count = _take_in(file, settings.mask.body_fields)
     except Timeout:
         raise InUseError(f"proxy-log serve records into {file} and takes its journal in by itself") from None
+    except OSError as error:
+        raise TraceError(f"cannot write beside {file}: {error.strerror or error}") from error
     if as_json:
         click.echo(json.dumps({"trace": str(file), "journal_bytes": count}))
     elif count:

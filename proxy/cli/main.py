@@ -5,6 +5,7 @@ group `proxy_log.commands`.
 """
 
 import importlib
+import os
 import sys
 from collections.abc import Iterator
 from functools import cached_property
@@ -123,4 +124,8 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         # A model's text may hold what the terminal's encoding lacks; a question mark is better than a traceback.
         getattr(stream, "reconfigure", lambda errors: None)(errors="replace")
-    cli(prog_name="proxy-log")
+    try:
+        cli(prog_name="proxy-log")
+    except OSError as error:  # a full disk behind a pipe or a redirection, most of all
+        print(f"Error: {error}", file=sys.stderr)
+        os._exit(1)  # nothing is left to flush to it

@@ -19,11 +19,14 @@ _SIDES = {"request": Side.CLIENT, "response": Side.UPSTREAM}
 
 def _read_number(context: click.Context, parameter: click.Parameter, value: str) -> int:
     try:
-        return -1 if value == "last" else int(value)
+        number = -1 if value == "last" else int(value)
+        if abs(number) >= 1 << 62:  # beyond what SQLite counts
+            raise ValueError
     except ValueError:
         raise click.BadParameter(
             f"{value!r} is no exchange; give a number that proxy-log tail lists, or last"
         ) from None
+    return number
 
 
 @click.command(context_settings={"ignore_unknown_options": True})  # so that -1 is an ID
@@ -87,8 +90,8 @@ def find(trace: Trace, number: int) -> ExchangeRow:
 def _write_raw(trace: Trace, row: ExchangeRow, side: Side) -> None:
     if row.outcome is None:
         click.echo("Note: the exchange is still running; this is what there is so far.", err=True)
-    if row.masked:
-        click.echo(f"Note: {row.masked} values in its bodies are masked; those bytes are not the ones sent.", err=True)
+    if masked := trace.masked(row.id, side):
+        click.echo(f"Note: {masked} values in it are masked; those bytes are not the ones sent.", err=True)
     if row.gaps:
         click.echo("Note: not all of it could be recorded; proxy-log show tells what is missing.", err=True)
     for part in trace.body(row.id, side):

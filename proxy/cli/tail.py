@@ -18,7 +18,9 @@ from proxy.store.trace import ExchangeRow, GapRow
 
 
 @click.command()
-@click.option("-n", "--lines", "count", type=click.IntRange(0), default=20, show_default=True, help="How many to list.")
+@click.option(
+    "-n", "--lines", "count", type=click.IntRange(0, 1_000_000), default=20, show_default=True, help="How many to list."
+)
 @click.option("-f", "--follow", is_flag=True, help="Go on with those to come, until Ctrl-C (exit code 0).")
 @click.option("--text/--no-text", default=True, help="With -f: write the text of streamed answers as it grows.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line; with -f when an exchange has ended.")

@@ -29,6 +29,8 @@ def verify(context: click.Context, *, as_json: bool, trace: str | None, config: 
     try:
         report = store_verify.verify(file)
     except sqlite3.DatabaseError as error:
+        if isinstance(error, sqlite3.OperationalError):
+            raise TraceError(f"{file} cannot be read: {error}; SQLite needs write access to its folder") from error
         raise TraceError(f"{file} is damaged so badly that SQLite cannot read it: {error}") from error
     if as_json:
         click.echo(json.dumps({"trace": str(file), "is_ok": report.is_ok, **asdict(report)}))

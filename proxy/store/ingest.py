@@ -5,6 +5,7 @@ the trace; what is kept in memory is only a copy. After any failure the copy is 
 same as a restart.
 """
 
+import contextlib
 import sqlite3
 from pathlib import Path
 
@@ -87,6 +88,9 @@ class Ingest:
         """Let go of the trace."""
         self._forget()
         if self._connection is not None:
+            # SQLite does this with the last connection, but that may be a reader's, which cannot.
+            with contextlib.suppress(sqlite3.OperationalError):
+                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             self._connection.close()
             self._connection = None
 

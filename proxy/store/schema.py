@@ -31,7 +31,10 @@ def open_for_writing(path: Path) -> sqlite3.Connection:
     if sqlite3.sqlite_version_info < MIN_SQLITE:
         raise TraceError(f"SQLite {sqlite3.sqlite_version} is too old; proxy-log needs 3.37 or newer")
     try:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        if not os.fstat(file).st_size:
+            path.chmod(0o600)  # an empty file, as a mere look with sqlite3 leaves it
+        os.close(file)
     except OSError as error:
         raise TraceError(f"cannot open the trace {path}: {error.strerror}") from error
     connection = sqlite3.connect(path, isolation_level=None, timeout=1.0, cached_statements=256)

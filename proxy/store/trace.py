@@ -170,6 +170,14 @@ class Trace:
         if waiting:
             yield self._secrets.mask(b"".join(waiting))[0]
 
+    def masked(self, exchange_id: int, side: Side) -> int:
+        """How many values are masked in the bytes of one side."""
+        column = "request_masked" if side is Side.CLIENT else "response_masked"
+        row = self.connection.execute(
+            f"SELECT {column} FROM recorded_exchanges WHERE id = ?", (exchange_id,)
+        ).fetchone()
+        return int(row[0]) if row else 0
+
     def chunks(self, exchange_id: int, side: Side | None = None, after_seq: int = -1) -> Iterator[ChunkRow]:
         """The chunks of one side after number `after_seq`; without `side`, of both, by time."""
         if side is not None:

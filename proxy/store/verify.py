@@ -103,10 +103,14 @@ def _verify_parts(connection: sqlite3.Connection, report: Report) -> None:
 def _verify_bodies(connection: sqlite3.Connection, report: Report) -> None:
     """Bodies, put together from their parts, are what their digests say."""
     for body_id, digest, size, parts in connection.execute(
-        "SELECT id, digest, bytes, (SELECT sum(json_extract(value, '$[1]') - json_extract(value, '$[0]') + 1)"
-        " FROM json_each(parts)) FROM bodies"
+        "SELECT id, digest, bytes, CASE WHEN json_valid(parts) THEN"
+        " (SELECT sum(json_extract(value, '$[1]') - json_extract(value, '$[0]') + 1) FROM json_each(parts)) END"
+        " FROM bodies"
     ):
         report.bodies += 1
+        if parts is None:
+            report.problem(f"body {body_id} has no readable list of parts")
+            continue
         found = blake2b(digest_size=DIGEST_BYTES)
         found_size = found_parts = 0
         for part in read_body(connection, body_id):
@@ -168,8 +172,10 @@ FROM recorded_exchanges e LEFT JOIN bodies b ON b.id = e.{name}_body WHERE e.out
 
 def _verify_side(connection: sqlite3.Connection, report: Report, side: Side, row: _SideRow) -> None:
     what = f"exchange {row.exchange_id}: its {_SIDES[side]}"
-    found, size, chunks = _read_side(connection, row.exchange_id, side)
+    found, size, chunks, sizes = _read_side(connection, row.exchange_id, side)
     if row.body_bytes is not None:
+        if not row.masked and sizes != row.body_bytes:
+            report.problem(f"{what} has chunks of {sizes} bytes, but a body of {row.body_bytes}")
         found, size = row.body_digest, row.body_bytes
     else:
         report.bytes += size
@@ -186,13 +192,15 @@ def _verify_side(connection: sqlite3.Connection, report: Report, side: Side, row
             report.problem(f"{what} has {size} bytes, the front counted {row.counted_bytes}")
 
 
-def _read_side(connection: sqlite3.Connection, exchange_id: int, side: Side) -> tuple[bytes | None, int, int]:
-    """(digest of the bytes that chunks hold, bytes, chunks)."""
+def _read_side(connection: sqlite3.Connection, exchange_id: int, side: Side) -> tuple[bytes | None, int, int, int]:
+    """(digest of the bytes that chunks hold, how many, chunks, bytes of chunks that a body holds)."""
     found = blake2b(digest_size=DIGEST_BYTES)
-    size = chunks = 0
+    size = chunks = sizes = 0
     for chunk in read_chunks(connection, exchange_id, side):
         chunks += 1
         if chunk.data is not None:
             found.update(chunk.data)
             size += chunk.bytes
-    return (found.digest() if chunks else None), size, chunks
+        else:
+            sizes += chunk.bytes
+    return (found.digest() if chunks else None), size, chunks, sizes

@@ -1,5 +1,6 @@
 """The recorder: everything gets to the journal; what cannot is a gap; the caller never waits and never fails."""
 
+import contextlib
 import logging
 import os
 import resource
@@ -215,9 +216,12 @@ def test_a_disk_that_stands_still_is_not_waited_for(start: Callable[..., Recorde
         assert time.monotonic() - began < 5  # each returned at once, though nothing can be written
         wait_for(lambda: not recorder.is_behind(), "the end of its patience")
     finally:
-        thread = recorder._thread
-        drain = threading.Thread(target=lambda: [os.read(stuck, 1 << 20) for _ in iter(thread.is_alive, False)])
-        drain.start()
-        recorder.stop(5)
-        drain.join(1)
+        reader = os.open(tmp_path / "stuck", os.O_RDONLY | os.O_NONBLOCK)
+        stopper = threading.Thread(target=recorder.stop, args=(5,))
+        stopper.start()
+        while stopper.is_alive():
+            with contextlib.suppress(BlockingIOError):
+                os.read(reader, 1 << 20)
+            time.sleep(0.001)
+        os.close(reader)
         os.close(kept)

@@ -58,3 +58,23 @@ def test_what_was_changed_is_found(trace: Path, sql: str, problem: str) -> None:
     report = verify(trace)
     assert not report.is_ok
     assert any(problem in found for found in report.problems), report.problems
+
+
+def test_altered_chunk_sizes_and_part_lists_are_named(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "trace.db")
+    number = journal.open()
+    journal.data(number, Side.CLIENT, b"ask" * 300)
+    journal.response(number)
+    journal.data(number, Side.UPSTREAM, b"answer")
+    journal.close(number)
+    journal.write()
+    ingest_whole(journal.trace)
+    assert verify(journal.trace).is_ok
+    connection = sqlite3.connect(journal.trace)
+    connection.execute("UPDATE recorded_chunks SET middle = middle + 1 WHERE side = 0")
+    connection.execute("UPDATE bodies SET parts = 'garbage' WHERE id = 2")
+    connection.commit()
+    connection.close()
+    problems = "\n".join(verify(journal.trace).problems)
+    assert "exchange 1: its request has chunks of 901 bytes, but a body of 900" in problems
+    assert "body 2 has no readable list of parts" in problems
