@@ -233,8 +233,8 @@ class Config(_Tree):
     def trace_path(self) -> Path:
         """The trace's file, absolute."""
         if self.trace:
-            return Path(self.trace).expanduser().absolute()
-        return user_data_path(APP_NAME, appauthor=False) / "trace.db"
+            return Path(self.trace).expanduser().resolve()
+        return (user_data_path(APP_NAME, appauthor=False) / "trace.db").resolve()
 
     @property
     def default_upstream(self) -> str:

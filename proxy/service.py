@@ -198,7 +198,7 @@ class Back:
     def ring(self) -> None:
         """Tell the back that there is something new; called from the recorder's thread."""
         # A full pipe has told it already, and a missing reader will look for itself when it is back.
-        with contextlib.suppress(BlockingIOError, BrokenPipeError):
+        with contextlib.suppress(OSError):
             os.write(self._write_end, b"\0")
 
     async def start(self, run_started: ClockReading) -> None:
@@ -237,7 +237,13 @@ class Back:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), wait_s)
             is_last = self._stopping.is_set()  # once more all the same: what is left is to be stored
-            await self._start_process()
+            try:
+                await self._start_process()
+            except OSError as error:  # no free process or file; the ended one is waited for again, at once
+                _log.warning("the trace's writer cannot be started: %s", error)
+                is_last = False
+                if self._stopping.is_set():
+                    return
 
 
 class _StopSignals:

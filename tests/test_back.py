@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from proxy.exchange import Outcome, Side
-from proxy.store.ingest import hold_writer_lock
+from proxy.store.ingest import Ingest, hold_writer_lock
 from proxy.store.trace import Trace
 from proxy.store.verify import verify
 from tests.store.journal_builder import Journal

@@ -186,13 +186,15 @@ def split_head(buffer: bytes, searched: int, limit: int, start: bytes = b"") -> 
 
 
 def _what_is_wrong(raw: bytes, start_line: bytes) -> str:
+    """In words that quote no value: it may be a secret, and errors are recorded and logged."""
     start = re.match(start_line, raw)
     if not start:
-        return f"not a start line of HTTP: {raw[:80].split(_EMPTY_LINE[:2])[0]!r}"
+        return "its first line is none of HTTP"
     good = re.compile(_FIELD_LINES).match(raw, start.end())
-    line = raw[good.end() if good else start.end() :].split(b"\r\n", 1)[0]
-    # The name alone: what follows may be a secret, and errors are logged.
-    return f"not a header line of HTTP: {line.split(b':', 1)[0][:40]!r}"
+    name, colon, _ = raw[good.end() if good else start.end() :].split(b"\r\n", 1)[0].partition(b":")
+    if colon and re.fullmatch(_TOKEN + rb"[ \t]*", name):
+        return f"not a header line of HTTP: {name.decode()!r}"
+    return "a line that is not a header line of HTTP"
 
 
 class BodyFraming(Protocol):

@@ -1,10 +1,14 @@
 """Which requests the proxy refuses or answers by itself: it is no open proxy, and browsers need leave."""
 
+import re
 from collections.abc import Callable
 from typing import NamedTuple
 
 from proxy.forward.cors import Cors
 from proxy.forward.framing import RequestHead
+
+_USER = re.compile(rb"(://)[^/@]*@")
+"""A name and a password, which are not to be repeated."""
 
 
 class Refusal(NamedTuple):
@@ -51,7 +55,7 @@ def origin_form(target: bytes) -> bytes:
 
 
 def _refused_target(head: RequestHead, is_own_authority: Callable[[bytes], bool]) -> Refusal | None:
-    shown = head.target[:100].decode("latin-1")
+    shown = _USER.sub(rb"\1", head.target)[:100].decode("latin-1")
     if head.method == b"CONNECT":
         return Refusal(405, "invalid_request_error", f"this is no open proxy: CONNECT {shown} is refused")
     if head.target == b"*":

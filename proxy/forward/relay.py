@@ -182,7 +182,7 @@ class Exchange:
         """The proxy stops: break both sides off."""
         if not self._recording.is_closed:
             self._drop_link(is_flushed=False)
-            self._client.broken(isinstance(self._response_body, UntilCloseBody))
+            self._client.broken(isinstance(self._response_body, UntilCloseBody) or self._is_unchunked)
             self._end(Outcome.PROXY_STOPPED, "proxy-log was stopped while this exchange was running")
 
     # --- the upstream -------------------------------------------------------------------------------------------------
@@ -215,6 +215,8 @@ class Exchange:
         elif self.is_tunnel:
             self._recording.upstream_data(at_ns, data)
             self._client.transport.write(data)
+            if self._link is not None and self._forwarding.recorder.is_behind():
+                self._link.valve.pace(self._forwarding.recorder.is_behind)
         else:
             self._carry_head(data, at_ns)
 
@@ -248,6 +250,7 @@ class Exchange:
             and self._head.method in _SAFE_TO_REPEAT
             and not self._recording.client_bytes
             and self.request_body.is_done
+            and not isinstance(self.request_body, ChunkedBody)  # even an empty one has bytes, which are not kept
         )
 
     # --- the response -------------------------------------------------------------------------------------------------
@@ -269,7 +272,7 @@ class Exchange:
                 body = head.body(self._head.method)
             except FramingError as error:
                 self._drop_link(is_flushed=False)
-                self._fail(502, Outcome.UPSTREAM_GONE, f"sent something that is not HTTP ({error}): {data[:200]!r}")
+                self._fail(502, Outcome.UPSTREAM_GONE, f"sent something that is not HTTP: {error}")
                 return
             self._response_head = b""
             if head.status >= 200:

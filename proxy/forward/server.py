@@ -20,7 +20,8 @@ _log = logging.getLogger(__name__)
 
 _MAX_PIPELINED_BYTES = 64 * 1024
 _LINGER_S = 1.0
-"""How long a client may go on sending a request that was already answered, before its connection is cut."""
+"""How long a client that was already answered may pause in sending its request, before its connection is cut."""
+_MOST_LINGER_S = 60.0
 _WRITE_BUFFER_BYTES = 256 * 1024
 _RESET = struct.pack("ii", 1, 0)
 _TOKEN_BYTES = frozenset(b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ\r")
@@ -41,6 +42,9 @@ class ClientLink(asyncio.Protocol):
         self._exchange: Exchange | None = None
         self._is_reading_requests = False
         self._is_closing = False
+        self._is_slow = False
+        self._lingering: asyncio.TimerHandle | None = None
+        self._lingers_until = 0.0
 
     @property
     def exchange(self) -> Exchange | None:
@@ -59,6 +63,7 @@ class ClientLink(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """See `asyncio.Protocol`."""
         if self._is_closing:
+            self._linger()
             return
         now = monotonic_ns()
         exchange = self._exchange
@@ -71,11 +76,12 @@ class ClientLink(asyncio.Protocol):
         self._buffer += data
         if self._exchange is None:
             self._read_requests(now)
-        if len(self._buffer) > _MAX_PIPELINED_BYTES and self._exchange is not None:
+        if len(self._buffer) > _MAX_PIPELINED_BYTES and (self._exchange is not None or self._is_slow):
             self.valve.hold(PIPELINE_FULL)
 
     def eof_received(self) -> bool:
         """See `asyncio.Protocol`. A client that closes its side has left, as for LM Studio's own server."""
+        self._is_closing = True
         if self._exchange is not None:
             self._exchange.client_gone(None)
         return False
@@ -89,13 +95,18 @@ class ClientLink(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """See `asyncio.Protocol`."""
+        self._is_slow = True
         if self._exchange is not None:
             self._exchange.client_slow(True)
 
     def resume_writing(self) -> None:
         """See `asyncio.Protocol`."""
+        self._is_slow = False
         if self._exchange is not None:
             self._exchange.client_slow(False)
+        elif self._buffer and not self._is_closing:
+            self.valve.open()
+            self._read_requests(monotonic_ns())
 
     # --- as an exchange sees it (`roles.Client`) ----------------------------------------------------------------------
 
@@ -137,7 +148,7 @@ class ClientLink(asyncio.Protocol):
     def _read_requests(self, now: int) -> None:
         """Start the next exchange from what is in the buffer; several in turn if they end at once."""
         self._is_reading_requests = True
-        while self._buffer and self._exchange is None and not self._is_closing:
+        while self._buffer and self._exchange is None and not self._is_closing and not self._is_slow:
             if self._buffer.startswith(b"\r\n"):  # RFC 9112, section 2.2: an empty line before a request is ignored
                 self._buffer = self._buffer[2:]
                 continue
@@ -168,7 +179,7 @@ class ClientLink(asyncio.Protocol):
         """Answer what is no request of HTTP, record it as it came, and close."""
         forwarding, now = self._server.forwarding, monotonic_ns()
         message = f"the request is malformed: {error}"
-        received = forwarding.recorder.mask_head(self._buffer[: forwarding.max_head_bytes])
+        received = forwarding.recorder.mask_malformed(self._buffer[: forwarding.max_head_bytes])
         lines = (forwarding.cors.response_lines(None) or b"") + b"Connection: close\r\n"
         head, body = answers.error(error.status, "invalid_request_error", message, lines)
         recording = forwarding.recorder.open(Open(self.number, self.address, "", "", b"", b""), self._started_ns)
@@ -185,9 +196,17 @@ class ClientLink(asyncio.Protocol):
         self._is_closing = True
         if is_lingering and self.transport.can_write_eof():
             self.transport.write_eof()
-            asyncio.get_running_loop().call_later(_LINGER_S, self.transport.abort)
+            self._lingers_until = asyncio.get_running_loop().time() + _MOST_LINGER_S
+            self._lingering = asyncio.get_running_loop().call_later(_LINGER_S, self.transport.abort)
         else:
             self.transport.close()
+
+    def _linger(self) -> None:
+        """The client goes on sending what nobody reads any more; a well-meaning one will come to an end."""
+        loop = asyncio.get_running_loop()
+        if self._lingering is not None and loop.time() < self._lingers_until:
+            self._lingering.cancel()
+            self._lingering = loop.call_later(_LINGER_S, self.transport.abort)
 
 
 class Server:

@@ -154,10 +154,13 @@ class Recorder:
         self._pace_bytes = min(memory_bytes // 2, _PACE_BYTES)
         self._batch_s = batch_s
         self._segments = SegmentWriter(folder, self.started, segment_bytes)
-        self._mask_head = lru_cache(maxsize=256)(HeadMask(masked_headers, key))  # heads repeat themselves
+        mask = HeadMask(masked_headers, key)
+        self._mask_head = lru_cache(maxsize=256)(mask)  # heads repeat themselves
+        self._mask_malformed = mask.malformed
         self._new_first_message_mask = partial(FirstMessageMask, masked_websocket_fields, key)
-        self._websockets: dict[int, FirstMessageMask] = {}
+        self._websockets: dict[int, FirstMessageMask | None] = {}
         self._reason = ""
+        self._is_losing = False
         self._on_written = on_written
         self._queue: deque[tuple[Kind, int, int, Payload, int]] = deque()
         self._put_bytes = 0  # written by the loop alone
@@ -179,9 +182,9 @@ class Recorder:
         is_recorded = self.put(_OPEN, self._exchanges, at_ns, head, size)
         return Recording(self, self._exchanges if is_recorded else 0)
 
-    def mask_head(self, head: bytes) -> bytes:
-        """A head (or what should have been one) with its secrets masked."""
-        return self._mask_head(head)
+    def mask_malformed(self, head: bytes) -> bytes:
+        """What should have been a head, with its secrets masked."""
+        return self._mask_malformed(head)
 
     def put(self, kind: Kind, exchange: int, at_ns: int, payload: Payload, size: int) -> bool:
         """Take one record; False if there is no room for it and it was counted as lost."""
@@ -261,13 +264,15 @@ class Recorder:
                 waiting -= 1
                 kind, exchange, at_ns, payload, item_size = queue.popleft()
                 taken += item_size
-                if kind is not _UPSTREAM_DATA:
-                    packed = self._packed(kind, exchange, at_ns, payload, parts)
-                    if packed is None:
-                        continue
-                    payload = packed
-                parts += pack_record(kind, exchange, at_ns, payload)  # type: ignore[arg-type] # bytes by now
-                size += len(parts[-1])
+                try:
+                    packed = payload if kind is _UPSTREAM_DATA else self._packed(kind, exchange, at_ns, payload, parts)
+                except Exception:  # noqa: BLE001 - one exchange's oddity must not end the recording of all others
+                    _log.exception("exchange %d of this run: a record cannot be packed", exchange)
+                    self.lose(exchange, kind, at_ns, len(payload) if isinstance(payload, bytes) else 0)
+                    continue
+                if packed is not None:
+                    parts += pack_record(kind, exchange, at_ns, packed)  # type: ignore[arg-type] # bytes by now
+                    size += len(parts[-1])
             self._write(parts)
             self._written_bytes += taken
             self._patient_until_ns = monotonic_ns() + _PATIENCE_NS
@@ -276,22 +281,33 @@ class Recorder:
         """The payload as bytes, secrets masked; None if it has to wait for more."""
         if isinstance(payload, bytes):
             if kind is _CLIENT_DATA:
-                websocket = self._websockets.get(exchange)
-                return payload if websocket is None else websocket.feed(payload) or None
+                return self._client_data(exchange, payload) or None
             # Trailers have no start line before them, and the mask looks behind line ends.
             return self._mask_head(b"\n" + payload)[1:]
         if isinstance(payload, Open):
+            if payload.is_websocket:
+                self._websockets[exchange] = None  # nothing of it is recorded before it is known how to mask it
             return payload.pack(self._mask_head)
         if isinstance(payload, Response):
-            if payload.received_head.startswith(b"HTTP/1.1 101 "):
+            self._websockets.pop(exchange, None)
+            if payload.received_head[9:12] == b"101":
                 extensions = _EXTENSIONS.search(payload.received_head)
                 self._websockets[exchange] = self._new_first_message_mask(extensions[1] if extensions else b"")
             return payload.pack(self._mask_head)
-        if exchange in self._websockets:
-            rest = self._websockets.pop(exchange).finish()
+        websocket = self._websockets.pop(exchange, None)
+        if websocket is not None:
+            rest = websocket.finish()
             if rest:
                 parts += pack_record(Kind.CLIENT_DATA, exchange, at_ns, rest)
         return payload.pack()
+
+    def _client_data(self, exchange: int, data: bytes) -> bytes:
+        if exchange not in self._websockets:
+            return data
+        websocket = self._websockets[exchange]
+        if websocket is None:
+            return b"[not recorded: %d bytes of a WebSocket whose handshake is lost]" % len(data)
+        return websocket.feed(data)
 
     def _write(self, parts: list[bytes]) -> None:
         """Write, for as long as it takes; meanwhile the queue fills up to its limit and no further."""
@@ -316,6 +332,9 @@ class Recorder:
         with self._losses_lock:
             losses, self._losses = self._losses, {}
         if not losses:
+            if self._is_losing:
+                _log.info("everything is recorded again")
+            self._is_losing = False
             self._reason = ""
             return
         reason = self._reason or "more than record.memory_bytes waited for the disk"
@@ -331,5 +350,7 @@ class Recorder:
                 reason=reason,
             )
             parts += pack_record(Kind.GAP, exchange, loss.last_ns, gap.pack())
-        _log.warning("%d records could not be recorded: %s", sum(loss.records for loss in losses.values()), reason)
+        if not self._is_losing:
+            self._is_losing = True
+            _log.warning("not everything can be recorded: %s; the gaps are", reason)
         self._write(parts)

@@ -13,6 +13,10 @@ from wsproto.frame_protocol import Frame, FrameDecoder, Opcode, ParseFailed
 from proxy.secret import masked, masked_credentials
 
 _MAX_FIRST_MESSAGE_BYTES = 64 * 1024
+_MAX_INFLATED_BYTES = 16 << 20
+"""A longer compressed message is not recorded: a few bytes can inflate to thousands of times their size."""
+_INFLATED_AT_ONCE = 4096
+_USER = re.compile(rb"(?m)^(\S+ \w+://)([^/@\s]+)@")
 
 
 class HeadMask:
@@ -23,12 +27,26 @@ class HeadMask:
         alternatives = b"|".join(re.escape(name.encode()) for name in names)
         # It begins with one fixed byte, so that the search jumps from line to line.
         self._secret = re.compile(rb"(?i)(\n(?:" + alternatives + rb")[ \t]*:[ \t]*)([^\r\n]+)")
+        # What is no head of HTTP may have such a line all the same, in any shape: folded, indented, behind a lone CR.
+        self._secret_somehow = re.compile(
+            rb"(?i)((?:^|[\r\n])[^\w\r\n-]*(?:"
+            + alternatives
+            + rb")[^:\r\n]*:)([^\r\n]*(?:(?:\r\n?|\n)[ \t][^\r\n]*)*)"
+        )
         self._names = bool(alternatives)
         self._key = key
 
     def __call__(self, head: bytes) -> bytes:
         """The head with the values masked; the same bytes where there is nothing to mask."""
+        if b"://" in head[:64]:
+            head = _USER.sub(lambda match: match[1] + masked(match[2], self._key) + b"@", head)
         return self._secret.sub(self._masked_line, head) if self._names else head
+
+    def malformed(self, data: bytes) -> bytes:
+        """The same for bytes that were meant for a head and are none."""
+        if not self._names:
+            return data
+        return self._secret_somehow.sub(lambda match: match[1] + masked(match[2].strip(), self._key), data)
 
     def _masked_line(self, match: re.Match[bytes]) -> bytes:
         return match[1] + masked_credentials(match[2].rstrip(), self._key)
@@ -49,45 +67,64 @@ class FirstMessageMask:
         self._key = key
         deflate = PerMessageDeflate()
         self._is_deflated = b"permessage-deflate" in extensions
+        self._is_unreadable = False
         if self._is_deflated:
-            deflate.finalize(extensions.decode("latin-1"))
+            try:
+                # It takes no window of 8 bits, and one of 9 inflates the same.
+                deflate.finalize(extensions.decode("latin-1").replace("window_bits=8", "window_bits=9"))
+            except (ValueError, LookupError):
+                self._is_unreadable = True
         self._decoder = FrameDecoder(client=False, extensions=[deflate] if self._is_deflated else [])
         self._opcode: Opcode | None = None
-        self._message = b""
-        self._recoded = b""
-        self._held = b""
+        self._message = bytearray()
+        self._recoded = bytearray()
+        self._held = bytearray()
         self._is_done = not alternatives
 
     def feed(self, data: bytes) -> bytes:
         """The bytes to record for the bytes read; b"" while the first message is not whole."""
         if self._is_done:
             return data
-        self._held += data
+        if self._is_unreadable:
+            return _not_recorded(len(data), "compressed in a way that is not known")
+        if not self._is_deflated:
+            self._held += data
         try:
-            self._decoder.receive_bytes(data)
-            while (frame := self._decoder.process_buffer()) is not None:
-                if self._take(frame) and not self._is_deflated:
-                    self._is_done = True
-                    self._recoded += bytes(self._decoder.buffer.buffer)
+            for start in range(0, len(data), _INFLATED_AT_ONCE):
+                self._decoder.receive_bytes(data[start : start + _INFLATED_AT_ONCE])
+                if self._take_frames():
+                    self._recoded += bytes(self._decoder.buffer.buffer) + data[start + _INFLATED_AT_ONCE :]
                     break
         except (ParseFailed, ValueError) as error:
-            self._is_done = True
-            self._held = b""
-            return b"[not recorded: %d bytes that are no WebSocket frames: %s]" % (len(data), str(error).encode())
-        if self._message or self._opcode is not None or (not self._recoded and not self._is_done):
-            if len(self._held) < _MAX_FIRST_MESSAGE_BYTES or self._is_deflated:
-                return b""
-            # No handshake is that long: what was held is content.
-            recorded, self._is_done = self._held, True
-        else:
-            recorded = self._recoded
-        self._recoded = self._held = b""
+            self._is_done = not self._is_deflated
+            self._is_unreadable = True
+            self._held.clear()
+            self._message.clear()
+            return _not_recorded(len(data), str(error))
+        recorded = b""
+        if self._is_done or self._is_deflated:
+            recorded = bytes(self._recoded)
+        elif len(self._held) >= _MAX_FIRST_MESSAGE_BYTES:  # no handshake is that long: what was held is content
+            recorded, self._is_done = bytes(self._held), True
+        if recorded:
+            self._recoded.clear()
+            self._held.clear()
         return recorded
+
+    def _take_frames(self) -> bool:
+        """Recode the frames that are whole; True when the first message was the last to be looked at."""
+        while (frame := self._decoder.process_buffer()) is not None:
+            if self._take(frame) and not self._is_deflated:
+                self._is_done = True
+                return True
+            if len(self._message) > _MAX_INFLATED_BYTES:
+                raise ValueError(f"a compressed message is longer than {_MAX_INFLATED_BYTES} bytes")
+        return False
 
     def finish(self) -> bytes:
         """What to record when the connection ends with the first message still cut short: its size, not its bytes."""
-        held, self._held = self._held, b""
-        return b"[masked: %d bytes of a first message cut short]" % len(held) if held and not self._is_done else b""
+        waiting = len(self._held) or len(self._message)
+        return b"[masked: %d bytes of a message cut short]" % waiting if waiting and not self._is_done else b""
 
     def _take(self, frame: Frame) -> bool:
         """Recode one frame; True when it ended a message."""
@@ -99,10 +136,15 @@ class FirstMessageMask:
         self._message += payload
         if not (frame.frame_finished and frame.message_finished):
             return False
-        message = self._secret.sub(lambda match: match[1] + masked(match[2], self._key), self._message)
+        message = self._secret.sub(lambda match: match[1] + masked(match[2], self._key), bytes(self._message))
         self._recoded += _unmasked_frame(self._opcode, message)
-        self._opcode, self._message = None, b""
+        self._opcode = None
+        self._message.clear()
         return True
+
+
+def _not_recorded(size: int, why: str) -> bytes:
+    return b"[not recorded: %d bytes that are no WebSocket frames as agreed: %s]" % (size, why.encode())
 
 
 def _unmasked_frame(opcode: Opcode, payload: bytes) -> bytes:

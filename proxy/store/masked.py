@@ -74,6 +74,7 @@ class Walk:
     def __init__(self, paths: SecretPaths) -> None:
         """Start at the top level."""
         self._key = paths.key
+        self._roots = paths.roots
         self._value_steps: tuple[_Steps, ...] = paths.roots  # what is looked for at or below the value that comes next
         self._stack: list[tuple[bool, tuple[_Steps, ...]]] = []  # (is object, what is looked for in it)
         self._is_value_next = True
@@ -125,6 +126,8 @@ class Walk:
         elif self._stack:
             self._stack.pop()
             self._is_value_next = False
+            if not self._stack:
+                self._value_steps = self._roots  # another document may follow, as in a stream of lines
 
     def _pause(self, data: bytes, start: int, *, is_whole: bool) -> None:
         """The piece ends inside a string, or right after it; a long text of no interest need not be kept for that."""

@@ -134,8 +134,8 @@ def test_what_is_accepted_h11_accepts_too_and_frames_alike(
         (b"GET / HTTP/1.1\r\nHost: a\r\nX: a\x00b\r\n", "not a header line"),
         (b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n", "exactly one Host"),
         (b"GET / HTTP/1.1\r\nX: 1\r\n", "exactly one Host"),
-        (b"GET /\r\n", "not a start line"),
-        (b"GET  / HTTP/1.1\r\nHost: a\r\n", "not a start line"),
+        (b"GET /\r\n", "first line is none of HTTP"),
+        (b"GET  / HTTP/1.1\r\nHost: a\r\n", "first line is none of HTTP"),
         (b"GET / HTTP/1.2\r\nHost: a\r\n", "not spoken here"),
     ],
 )

@@ -225,3 +225,19 @@ def test_a_disk_that_stands_still_is_not_waited_for(start: Callable[..., Recorde
             time.sleep(0.001)
         os.close(reader)
         os.close(kept)
+
+
+@pytest.mark.parametrize(
+    "status_line", [b"HTTP/1.1 101\r\n", b"HTTP/1.0 101 Yes\r\n", b"HTTP/1.1 101 Switching Protocols\r\n", b""]
+)
+def test_a_websockets_passkey_is_masked_however_the_upstream_agrees(
+    start: Callable[..., Recorder], tmp_path: Path, status_line: bytes
+) -> None:
+    recorder = start()
+    recording = recorder.open(Open(1, "c", "u", "x", HEAD, HEAD, True), 1)
+    if status_line:  # without: its record was lost
+        recording.response(2, status_line, status_line)
+    recording.client_data(3, b"\x81\xa2" + bytes(4) + b'{"clientPasskey":"very-secret-key"}'[:34])
+    recording.close(Outcome.CLIENT_GONE, "", 4)
+    assert recorder.stop(5)
+    assert all(b"very-secret" not in record.payload for record in records(tmp_path / "journal"))

@@ -105,3 +105,41 @@ def test_with_compression_every_message_is_recorded_uncompressed() -> None:
 
 def test_what_is_no_websocket_traffic_is_said_to_be_so() -> None:
     assert b"no WebSocket frames" in FirstMessageMask(["clientPasskey"], KEY).feed(b"\xff" * 40)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"GET / HTTP/1.1\r\nAuthorization:\r\n Bearer sk-1\r\n",
+        b"GET / HTTP/1.1\r\n Authorization: Bearer sk-1\r\n",
+        b"GET / HTTP/1.1\r\nCookie: a\r\n\tsk-1\r\n",
+        b"GET / HTTP/1.1\r\nX: 1\rAuthorization: Bearer sk-1\r\n",
+        b"GET / HTTP/1.1\nx-api-key\x00: sk-1\n",
+        b"Authorization: Bearer sk-1\r\n",
+    ],
+)
+def test_what_is_no_head_is_masked_in_any_shape(data: bytes) -> None:
+    masked_data = HeadMask(NAMES, KEY).malformed(data)
+    assert b"sk-1" not in masked_data
+    assert b"[masked:" in masked_data
+
+
+def test_a_password_in_the_target_is_masked() -> None:
+    head = b"GET http://user:secret@other/ HTTP/1.1\r\nHost: other\r\n"
+    assert HeadMask(NAMES, KEY)(head) == head.replace(b"user:secret", masked(b"user:secret", KEY))
+
+
+@pytest.mark.parametrize("extensions", [b"permessage-deflate; server_max_window_bits=8", b"permessage-deflate"])
+def test_a_message_that_inflates_without_end_is_not_recorded(extensions: bytes) -> None:
+    compress = zlib.compressobj(wbits=-15)
+    bomb = compress.compress(bytes(100 << 20)) + compress.flush(zlib.Z_SYNC_FLUSH)
+    recorded = FirstMessageMask(["clientPasskey"], KEY, extensions).feed(frame(1, bomb[:-4], key=b"1234", rsv1=True))
+    assert recorded.startswith(b"[not recorded")
+
+
+@pytest.mark.parametrize(
+    "extensions", [b"permessage-deflate; client_max_window_bits", b"permessage-deflate; server_max_window_bits=abc"]
+)
+def test_an_odd_agreement_on_compression_raises_nothing_and_records_no_secret(option: bytes) -> None:
+    mask = FirstMessageMask(["clientPasskey"], KEY, b"permessage-deflate; " + option)
+    assert b"pass" not in mask.feed(frame(1, AUTH, key=bytes(4)))
