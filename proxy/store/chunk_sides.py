@@ -12,7 +12,7 @@ from hashlib import blake2b
 
 from proxy.exchange import Side
 from proxy.read.websocket import CLOSE, TEXT, WebSocketReader
-from proxy.store.chunks import ChunkRuns, Frames, RunRow, as_stored, read_chunks
+from proxy.store.chunks import MAX_MIDDLE_BYTES, ChunkRuns, Frames, RunRow, as_stored, read_chunks
 from proxy.store.masked import MaskedLines, SecretPaths
 from proxy.store.rows import DIGEST_BYTES, Rows, Sent
 
@@ -50,6 +50,8 @@ class _ChunkedSide:
         self._digest.update(data)
         frame_id, middle = self._frames.part(data) if opcode in (None, TEXT) else (None, data)
         stored = as_stored(middle)
+        if len(middle) > MAX_MIDDLE_BYTES:
+            frame_id, stored = self._frames.whole(data)
         if isinstance(stored, bytes):
             self.is_text = False
         self._runs.add(self._rows, at_us, stored, opcode, frame_id)

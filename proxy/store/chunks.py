@@ -16,6 +16,8 @@ from proxy.exchange import Side
 RUN_BYTES = 950
 MAX_IN_RUN_CHARACTERS = 400
 """A longer middle begins a row."""
+MAX_MIDDLE_BYTES = 1000
+"""A longer one is a frame of its own: to find a row among such rows, SQLite reads them whole."""
 MIN_SHARED_BYTES = 48
 """A frame has to save so many bytes in each chunk."""
 MAX_COMPARED_BYTES = 16384
@@ -125,6 +127,8 @@ class Frames:
 
     def part(self, data: bytes) -> tuple[int | None, bytes]:
         """The chunk's frame, if it has one, and what is its own."""
+        if len(data) > MAX_COMPARED_BYTES:
+            return None, data
         for index, (head, tail, frame_id) in enumerate(self._frames):
             if data.startswith(head) and data.endswith(tail) and len(data) >= len(head) + len(tail):
                 if index:
@@ -135,6 +139,10 @@ class Frames:
                 return frame_id, data[len(head) : len(data) - len(tail)]
         return self._part_anew(data)
 
+    def whole(self, data: bytes) -> tuple[int, str | bytes]:
+        """A frame that is this chunk, and the middle without bytes that goes with it."""
+        return self._make(data, b""), "" if isinstance(as_stored(data), str) else b""
+
     def _part_anew(self, data: bytes) -> tuple[int | None, bytes]:
         previous, self._previous = self._previous, data
         if self._guess >= 0:  # the seam misled: what lies beside the middle changes with each event
@@ -143,8 +151,8 @@ class Frames:
         is_guess = frame is not None
         if frame is None:
             frame = _shared(previous, data)
-        if frame is None:
-            return None, data
+        if frame is None or not all(isinstance(as_stored(part), str) for part in frame):
+            return None, data  # a frame is text, so that a chunk is text where its middle is
         head, tail = frame
         frame_id = self._make(head, tail)
         if is_guess:

@@ -209,7 +209,7 @@ class Rows:
         """Write the chunks already."""
         many = self.connection.executemany
         if self._frames:
-            many("INSERT INTO chunk_frames VALUES(?, ?, ?)", self._frames)
+            many("INSERT INTO chunk_frames VALUES(?, ?, ?)", in_steps(self._frames))
             self._frames.clear()
         if self.chunks:
             many("INSERT OR REPLACE INTO recorded_chunks VALUES(?, ?, ?, ?, ?, ?, ?, ?)", in_steps(self.chunks))

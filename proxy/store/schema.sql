@@ -70,7 +70,7 @@ CREATE TABLE recorded_exchanges (
     error TEXT
 );
 
-CREATE TABLE chunk_frames (                 -- what the chunks of a stream have in common
+CREATE TABLE chunk_frames (                 -- what the chunks of a stream have in common; a long chunk is one itself
     id INTEGER PRIMARY KEY,
     head NOT NULL,
     tail NOT NULL

@@ -27,7 +27,7 @@ def main() -> None:
     """All of them."""
     random.seed(2)
     print(f"{'figure':58} {'measured':>12} {'must':>10} {'goal':>10}")
-    for benchmark in (small_exchanges, streamed_chunks, chat, lists):
+    for benchmark in (small_exchanges, streamed_chunks, flood, chat, lists):
         with tempfile.TemporaryDirectory() as folder:
             benchmark(Path(folder))
 
@@ -135,6 +135,25 @@ def streamed_chunks(folder: Path) -> None:
         count = streams * chunks
         told(f"disk of a streamed chunk of {size // count} B, {name}", f"{stored / count:.1f} B", "40 B", "20 B")
         told("  CPU of one", f"{took / count * 1e6:.1f} us")
+
+
+def flood(folder: Path) -> None:
+    """64 streams whose reads are as long as a socket's buffer."""
+    journal = Journal(folder / "flood.db")
+    numbers = [journal.open() for _ in range(64)]
+    size = 0
+    for number in numbers:
+        journal.response(number, b"text/event-stream")
+    for step in range(16):
+        for number in numbers:
+            data = b"".join(event(number, " token", step * 1000 + index) for index in range(700))
+            size += len(data)
+            journal.data(number, Side.UPSTREAM, data)
+        journal.write()
+    for number in numbers:
+        journal.close(number)
+    journal.write()
+    told(f"ingest of a flood, {size >> 20} MiB in long reads", f"{size / take_in(journal.trace) / 1e6:.0f} MB/s")
 
 
 def chat(folder: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from proxy.exchange import Outcome, Side
 from proxy.record.journal import Gap, Kind
+from proxy.store.chunks import MAX_MIDDLE_BYTES
 from proxy.store.ingest import Ingest
 from proxy.store.trace import Trace
 from tests.store.journal_builder import KEY, Journal
@@ -117,6 +118,24 @@ def test_many_short_reads_are_a_stream_whatever_the_head_says(live: Live, trace:
     number = live.journal.exchange_of([b"{}"], [b"one", b"two", b"three", b"four"])
     live.take_in()
     assert [chunk.data for chunk in trace.chunks(number, Side.UPSTREAM)] == [b"one", b"two", b"three", b"four"]
+
+
+@pytest.mark.parametrize("filler", [b"x", "\u00fc".encode(), b"\xff"])
+def test_long_reads_of_a_stream_lie_apart_and_come_out_as_they_were(live: Live, trace: Trace, filler: bytes) -> None:
+    reads = [EVENT % 1, EVENT % 2, EVENT % 3 + filler * 1000 + b"\n\n", filler * 90_000 + b"\n", EVENT % 4]
+    number = live.journal.exchange_of([b"{}"], reads, b"text/event-stream")
+    live.take_in()
+    assert [chunk.data for chunk in trace.chunks(number, Side.UPSTREAM)] == reads
+    shown = trace.connection.execute(
+        "SELECT CAST(text AS BLOB), bytes, typeof(text) FROM chunks WHERE exchange_id = ? AND side = 'upstream'"
+        " ORDER BY seq",
+        (number,),
+    ).fetchall()
+    kind = "blob" if filler == b"\xff" else "text"
+    assert shown == [(read, len(read), kind if filler in read else "text") for read in reads]
+    # Above some 1,000 bytes SQLite would read a neighbour's row whole to find the next one's place.
+    (longest,) = trace.connection.execute("SELECT max(length(middle)) FROM recorded_chunks").fetchone()
+    assert longest <= MAX_MIDDLE_BYTES
 
 
 def test_secrets_in_bodies_do_not_reach_the_trace(live: Live, trace: Trace) -> None:
