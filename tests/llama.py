@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from proxy.demo.engine import Engine
+from proxy.demo.llama_process import LlamaProcess
 from proxy.demo.model import SMOLLM2, cache_folder, fetch_model
 
 
@@ -22,8 +22,8 @@ def smollm2() -> Path:
 
 
 @pytest.fixture(scope="session")
-def llama_server(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+def llama_server(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LlamaProcess]:
     """One model server for all tests; its `url` is the upstream's, its `model` what requests name."""
     log = tmp_path_factory.mktemp("llama") / "engine.log"
-    with Engine.start(smollm2, model=SMOLLM2.name, log=log) as engine:
+    with LlamaProcess.start(smollm2, model=SMOLLM2.name, log=log) as engine:
         yield engine

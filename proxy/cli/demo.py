@@ -18,7 +18,7 @@ from proxy.cli.render import DIM, NAME, make_console, put
 from proxy.cli.serve import client_url
 from proxy.cli.tour import Tour
 from proxy.config import APP_NAME, Config, UpstreamConfig, parse_address
-from proxy.demo.engine import DEFAULT_CONTEXT_LENGTH, Engine, require_engine
+from proxy.demo.llama_process import DEFAULT_CONTEXT_LENGTH, LlamaProcess, require_engine
 from proxy.demo.model import SMOLLM2, cache_folder, check_model_file, fetch_model
 from proxy.errors import ProxyLogError
 
@@ -82,7 +82,7 @@ def demo(
             check_model_file(model_file)
         file = (model_file or fetch_model(folder, console)).absolute()
         started = time.monotonic()
-        with Engine.start(
+        with LlamaProcess.start(
             file,
             model=model_file.stem.lower() if model_file else SMOLLM2.name,
             log=folder / "engine.log",
@@ -99,7 +99,7 @@ class _Demo:
     """The proxy in front of a running engine; the tour runs in a thread beside it."""
 
     def __init__(
-        self, console: Console, engine: Engine, *, listen: str, trace: Path, is_once: bool, engine_start_s: float
+        self, console: Console, engine: LlamaProcess, *, listen: str, trace: Path, is_once: bool, engine_start_s: float
     ) -> None:
         self._console = console
         self._engine = engine

@@ -1,214 +1,208 @@
-"""The demo's engine: llama.cpp's own HTTP server, in a process of its own.
+"""What generates: the one interface between the lookalike's surfaces and a model, real or scripted.
 
-Its own, so that a crash in native code ends the model and not the proxy. The process (`main` below) says one line of
-JSON when it listens or when it cannot, and ends with its standard input: it never outlives the one that started it,
-however that one dies.
+An `Engine` makes `LoadedModel`s, one for each instance that is loaded. All text that a client sees, every token
+count and every time is theirs: the lookalike makes nothing up.
 """
 
-import argparse
-import importlib.util
-import json
-import os
-import signal
-import subprocess
-import sys
-import threading
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol
 
-from proxy.errors import MissingExtraError, ProxyLogError
-
-DEFAULT_CONTEXT_LENGTH = 2048
-_PACKAGE_ROOT = str(Path(__file__).resolve().parents[2])
-_CHILD = (
-    f"import sys; sys.path.insert(0, {_PACKAGE_ROOT!r}); import proxy; del sys.path[0]; "
-    "from proxy.demo.engine import main; main()"
-)
-"""What `python -m` does, but blind to a proxy.py or json.py in the folder where the user happens to be."""
-_SLOTS = 2
-"""Requests answered at the same time; others wait."""
-_NO_ENGINE = (
-    "the demo's model needs llama.cpp (the package xllamacpp), which {problem}; install it with: "
-    "pip install 'proxy-log[demo]'. Without it, `proxy-log serve` works with LM Studio or any other server"
-)
+Message = dict[str, Any]
+"""As chat templates take it: role, content (text), and where they belong tool_calls, tool_call_id, name, images."""
 
 
-def require_engine() -> None:
-    """Refuse to go on where llama.cpp is not installed.
+class EngineError(Exception):
+    """The engine failed: the model crashed, the template is broken; the message is the engine's own."""
 
-    Raises:
-        MissingExtraError: it is not.
-    """
-    if importlib.util.find_spec("xllamacpp") is None:
-        raise MissingExtraError(_NO_ENGINE.format(problem="is not installed"))
+    def __init__(self, message: str, *, kind: str = "failed") -> None:
+        """`kind`: `failed`, `template` (the prompt cannot be rendered), `crashed`, `load` or `context`."""
+        super().__init__(message)
+        self.kind = kind
 
 
-class Engine:
-    """A running model server; a context manager that ends it."""
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model that is downloaded: what its file says of itself."""
 
-    def __init__(self, process: subprocess.Popen[bytes], url: str, model: str, model_file: Path, log: Path) -> None:
-        self._process = process
-        self.url = url
-        """Where it listens: `http://127.0.0.1:PORT`."""
-        self.model = model
-        """What `/v1/models` calls the model."""
-        self.model_file = model_file
-        self.log = log
-        """llama.cpp's own words."""
+    key: str
+    """What requests name: `smollm2-135m-instruct`."""
+    type: str
+    """`llm`, `vlm` or `embedding`."""
+    publisher: str
+    display_name: str
+    path: str
+    """Below LM Studio's models folder: `publisher/repo/file.gguf`."""
+    architecture: str
+    quantization: str
+    """`Q4_K_M`."""
+    bits: float
+    size_bytes: int
+    parameters: str
+    """`135M`."""
+    max_context_length: int
+    """Tokens it was trained for."""
+    template: str = ""
+    """Jinja; empty for embedding models."""
+    file: Path | None = None
+    """None for a scripted model."""
+    trained_for_tool_use: bool = False
+    reasoning: bool = False
 
-    @classmethod
-    def start(
-        cls,
-        model_file: Path,
-        *,
-        model: str,
-        log: Path,
-        port: int = 0,
-        context_length: int = DEFAULT_CONTEXT_LENGTH,
-    ) -> Self:
-        """Load a model and serve it on 127.0.0.1; returns when it answers.
+    @property
+    def vision(self) -> bool:
+        """Whether it takes images."""
+        return self.type == "vlm"
 
-        Args:
-            model_file: a GGUF file.
-            model: what to call it.
-            log: written anew with llama.cpp's log.
-            port: 0 lets the system choose one.
-            context_length: tokens that one request and its answer may have; llama.cpp rounds up to multiples of 256,
-                and down to what the model was trained for.
+    @property
+    def domain(self) -> str:
+        """`embedding`, or `llm` for what generates."""
+        return "embedding" if self.type == "embedding" else "llm"
+
+    @property
+    def variant(self) -> str:
+        """Key and quantisation: `smollm2-135m-instruct@q4_1`."""
+        return f"{self.key}@{self.quantization.lower()}"
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """What is in force for one generation, all layers merged. None: off."""
+
+    temperature: float = 0.8
+    top_k: int = 40
+    top_p: float | None = 0.95
+    min_p: float | None = 0.05
+    repeat_penalty: float | None = 1.1
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    seed: int | None = None
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    stop: tuple[str, ...] = ()
+    max_tokens: int | None = None
+    json_schema: dict[str, Any] | None = None
+    """The text must be JSON of this schema; {}: any JSON."""
+    grammar: str | None = None
+    """GBNF."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Of prompt processing."""
+
+    processed: int
+    """Tokens by now, those from the cache included."""
+    total: int
+    cached: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Text as it is generated."""
+
+    text: str
+    tokens: tuple[int, ...]
+    """The tokens it is made of; none where the text of earlier ones was held back. The text may be ""."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The end of a generation, in the engine's own numbers."""
+
+    reason: str
+    """`eos`, `stop` (a stop string), `length` (max_tokens) or `context` (the context window is full)."""
+    stop_string: str | None
+    prompt_tokens: int
+    """Tokens of the prompt, cached ones included."""
+    cached_tokens: int
+    predicted_tokens: int
+    """The end token counts."""
+    prompt_s: float
+    """Seconds of prompt processing, by the engine's own clock."""
+    predicted_s: float
+    """Seconds of generation."""
+
+
+Step = Progress | Piece | Finish
+
+
+class LoadedModel(Protocol):
+    """A model in memory. Calls may overlap, up to the number of places it was loaded with."""
+
+    context_length: int
+    """Tokens that one prompt and its answer may have together: what it really got, not what was asked for."""
+    pid: int
+
+    async def render(
+        self, messages: Sequence[Message], *, tools: Sequence[dict[str, Any]] | None = None, template: str | None = None
+    ) -> str:
+        """The prompt: the model's own template (or `template`, Jinja) over the messages, ready for the answer.
 
         Raises:
-            MissingExtraError: llama.cpp is not installed, or not for this platform.
-            ProxyLogError: the model cannot be loaded, or the port is taken.
+            EngineError: kind `template`.
         """
-        require_engine()
-        arguments = ["--model-file", str(model_file), "--model", model, "--port", str(port)]
-        arguments += ["--context-length", str(context_length)]
-        try:
-            log.parent.mkdir(parents=True, exist_ok=True)
-            with log.open("wb") as stderr:
-                process = subprocess.Popen(
-                    [sys.executable, "-P", "-c", _CHILD, *arguments],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=stderr,
-                    start_new_session=True,  # Ctrl-C is for the one who started it: the proxy drains first
-                )
-        except OSError as error:
-            raise ProxyLogError(f"{log}: cannot write the engine's log: {error.strerror}") from error
-        engine = cls(process, "", model, model_file, log)
-        try:
-            engine._await_url()
-        except BaseException:
-            engine.stop()
-            raise
-        return engine
+        ...
 
-    def _await_url(self) -> None:
-        assert self._process.stdout
-        line = self._process.stdout.readline()
-        said = json.loads(line) if line else {}
-        if "import_error" in said:
-            raise MissingExtraError(_NO_ENGINE.format(problem=f"does not work here ({said['import_error']})"))
-        if "url" not in said:
-            self._process.wait()
-            why = said.get("error") or f"the engine {self.ended()}"
-            raise ProxyLogError(
-                f"{self.model_file}: llama.cpp cannot serve this model: {why}\n"
-                + "".join(f"  {line}\n" for line in self._last_errors())
-                + f"Its log is {self.log}; --model FILE takes another GGUF file, --port another port"
-            )
-        self.url = said["url"]
+    async def tokenize(self, text: str) -> list[int]:
+        """Tokens of a text; its special tokens are parsed, none is added."""
+        ...
 
-    def _last_errors(self) -> list[str]:
-        """The last lines of the log that llama.cpp itself calls errors."""
-        lines = self.log.read_text(errors="replace").splitlines()
-        return [line for line in lines if line.split(" ", 2)[1:2] == ["E"]][-3:]
+    async def detokenize(self, tokens: Sequence[int]) -> str:
+        """The text of tokens."""
+        ...
+
+    def generate(self, prompt: Sequence[int], sampling: Sampling) -> AsyncGenerator[Step, None]:
+        """Generate: `Progress` (at least 0 and the whole), then `Piece`s, then one `Finish`.
+
+        Closing the iterator (`aclose`, or cancelling the task) stops the generation at once.
+
+        Raises:
+            EngineError: kind `context` where the prompt does not fit, `crashed` or `failed` otherwise, at any time.
+        """
+        ...
+
+    async def embed(self, text: str) -> tuple[list[float], int]:
+        """The embedding of a text, and how many tokens it has.
+
+        Raises:
+            EngineError: it was not loaded for that.
+        """
+        ...
+
+    async def unload(self) -> None:
+        """Free it; what is being generated ends with `EngineError`."""
+        ...
 
     def ended(self) -> str | None:
-        """How the process ended, in words; None while it runs."""
-        code = self._process.poll()
-        if code is None:
-            return None
-        return f"died of {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-
-    def stop(self) -> None:
-        """End it at once; nothing happens if it has ended."""
-        self._process.terminate()
-        try:
-            self._process.wait(5)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe:
-                pipe.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
+        """Why it is gone, in words; None while it lives."""
+        ...
 
 
-# --- in the process of its own ----------------------------------------------------------------------------------------
+class Engine(Protocol):
+    """A kind of engine, with the models it has."""
+
+    name: str
+    """As v0's `runtime.name`: `llama.cpp-linux-x86_64-cpu`."""
+    version: str
+    models: Sequence[Model]
+    clock: "Clock"
+
+    async def load(
+        self, model: Model, *, context_length: int, parallel: int, on_progress: Callable[[float], None]
+    ) -> LoadedModel:
+        """Load a model; `on_progress` gets 0..1.
+
+        Raises:
+            EngineError: kind `load`.
+        """
+        ...
 
 
-def _start_server(arguments: argparse.Namespace) -> Any:
-    """llama.cpp's server, which runs in native threads as long as the object lives."""
-    import xllamacpp  # type: ignore[import-untyped, unused-ignore]  # noqa: PLC0415 - the one place that needs the extra
+@dataclass(slots=True)
+class Clock:
+    """The time that delays and statistics go by: the machine's, or a scripted engine's own."""
 
-    parameters = xllamacpp.CommonParams()
-    parameters.model.path = arguments.model_file
-    parameters.model_alias = {arguments.model}
-    parameters.hostnames = ["127.0.0.1"]
-    parameters.port = arguments.port
-    parameters.n_parallel = _SLOTS
-    parameters.n_ctx = arguments.context_length * _SLOTS  # llama.cpp shares it out among the slots
-    for threads in (parameters.cpuparams, parameters.cpuparams_batch):
-        # Threads that outnumber the free cores wait for each other: with one core busy, all of them made it 10 times
-        # slower than half. Nor may they spin while they wait.
-        threads.n_threads = max(1, (os.cpu_count() or 1) // 2)
-        threads.poll = 0
-    parameters.cache_ram_mib = 0  # or the prompts of earlier requests are kept, in up to 8 GiB
-    parameters.ui = False
-    parameters.offline = True
-    return xllamacpp.Server(parameters)
-
-
-def _end_with_stdin() -> None:
-    """End the process when its standard input does: nobody is left to serve, and nothing is worth saving."""
-    os.read(0, 1)
-    os._exit(0)
-
-
-def main() -> None:
-    """Serve a model until standard input ends."""
-    parser = argparse.ArgumentParser(prog="python -m proxy.demo.engine", description=main.__doc__)
-    parser.add_argument("--model-file", required=True)
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--port", type=int, default=0)
-    parser.add_argument("--context-length", type=int, default=DEFAULT_CONTEXT_LENGTH)
-    arguments = parser.parse_args()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    watch = threading.Thread(target=_end_with_stdin, daemon=True)
-    watch.start()
-    # Native code prints where it likes; only the one line below goes to the standard output.
-    stdout = os.dup(1)
-    os.dup2(2, 1)
-
-    def say(**what: str) -> None:
-        os.write(stdout, json.dumps(what).encode() + b"\n")
-
-    try:
-        server = _start_server(arguments)
-    except ImportError as error:
-        say(import_error=str(error))
-    except RuntimeError as error:
-        say(error=str(error))
-    else:
-        say(url=server.listening_address)
-        watch.join()
-
-
-if __name__ == "__main__":
-    main()
+    now: Callable[[], float] = field(kw_only=True)
+    """Seconds, monotonic."""
+    sleep: Callable[[float], Awaitable[None]] = field(kw_only=True)

@@ -63,7 +63,7 @@ class DemoProcess:
 
     def engine_pid(self) -> int:
         """The model server's process."""
-        (pid,) = [pid for pid in self.processes() if b"proxy.demo.engine" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        (pid,) = [pid for pid in self.processes() if b"proxy.demo.llama_process" in Path(f"/proc/{pid}/cmdline").read_bytes()]
         return pid
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import openai
 import pytest
 
-from proxy.demo.engine import Engine
+from proxy.demo.llama_process import LlamaProcess
 from tests.proxy_process import ProxyProcess, wait_until
 from tests.raw_client import RawClient
 
@@ -49,12 +49,12 @@ def _events(body: bytes) -> list[dict[str, object]]:
     return [json.loads(line) for line in lines if line != b"[DONE]"]
 
 
-def test_openai_lists_models(client: openai.OpenAI, llama_server: Engine) -> None:
+def test_openai_lists_models(client: openai.OpenAI, llama_server: LlamaProcess) -> None:
     assert llama_server.model in [model.id for model in client.models.list()]
 
 
 def test_openai_completes_a_chat(
-    client: openai.OpenAI, llama_proxy: ProxyProcess, llama_server: Engine, exchange: Exchange
+    client: openai.OpenAI, llama_proxy: ProxyProcess, llama_server: LlamaProcess, exchange: Exchange
 ) -> None:
     answer = client.chat.completions.create(
         model=llama_server.model, messages=[{"role": "user", "content": RHYME}], max_tokens=12, temperature=0
@@ -68,7 +68,7 @@ def test_openai_completes_a_chat(
 
 
 def test_openai_streams_a_chat(
-    client: openai.OpenAI, llama_proxy: ProxyProcess, llama_server: Engine, exchange: Exchange
+    client: openai.OpenAI, llama_proxy: ProxyProcess, llama_server: LlamaProcess, exchange: Exchange
 ) -> None:
     stream = client.chat.completions.create(
         model=llama_server.model,
@@ -111,7 +111,7 @@ def test_openai_gets_an_embedding_or_the_servers_refusal(client: openai.OpenAI, 
 
 
 def test_one_that_leaves_at_the_finish_reason_is_recorded_to_there(
-    llama_proxy: ProxyProcess, llama_server: Engine
+    llama_proxy: ProxyProcess, llama_server: LlamaProcess
 ) -> None:
     """As AnythingLLM: it stops reading at the first finish_reason, before usage and [DONE]."""
     body = json.dumps(
@@ -180,7 +180,7 @@ def _curl(*arguments: str) -> subprocess.CompletedProcess[bytes]:
 class TestCurl:
     """curl, the client of every README."""
 
-    def test_gets(self, llama_proxy: ProxyProcess, llama_server: Engine) -> None:
+    def test_gets(self, llama_proxy: ProxyProcess, llama_server: LlamaProcess) -> None:
         direct = json.loads(_curl(f"{llama_server.url}/v1/models").stdout)
         proxied = json.loads(_curl(f"{llama_proxy.url}/v1/models").stdout)
         assert [model["id"] for model in proxied["data"]] == [model["id"] for model in direct["data"]]

@@ -1,0 +1,141 @@
+"""The real engine: llama.cpp, a process for each model in memory."""
+
+import asyncio
+import importlib.metadata
+import platform
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from proxy.demo.engine import Clock, EngineError, Model
+from proxy.demo.gguf_facts import GgufFacts, read_gguf
+from proxy.demo.llama_model import LlamaModel
+from proxy.demo.llama_process import LlamaProcess
+from proxy.errors import ProxyLogError
+
+
+class LlamaEngine:
+    """Model files in, models out; an `Engine`.
+
+    Every text model can also be loaded for embeddings, as a model of its own: `text-embedding-<key>`.
+    """
+
+    def __init__(self, model_files: Sequence[Path], names: Sequence[str | None] = (), *, log_folder: Path) -> None:
+        """Read the models' facts; nothing is loaded.
+
+        Args:
+            model_files: GGUF files.
+            names: the keys they get, in the same order; by default, the file's name in small letters.
+            log_folder: gets llama.cpp's log of each instance, `llama-1.log` and so on.
+
+        Raises:
+            ProxyLogError: a file cannot be read or is no GGUF file.
+        """
+        self.name = f"llama.cpp-{sys.platform}-{platform.machine()}-cpu"
+        self.version = _version()
+        self.clock = Clock(now=time.monotonic, sleep=asyncio.sleep)
+        self._facts: dict[Path, GgufFacts] = {file: read_gguf(file) for file in model_files}
+        self._log_folder = log_folder
+        self._loads = 0
+        models: list[Model] = []
+        for at, (file, facts) in enumerate(self._facts.items()):
+            model = facts.model((names[at] if at < len(names) else None) or file.stem.lower())
+            models.append(model)
+            if model.type != "embedding":
+                models.append(_as_embedding(model))
+        self.models: Sequence[Model] = tuple(models)
+
+    async def load(
+        self, model: Model, *, context_length: int, parallel: int, on_progress: Callable[[float], None]
+    ) -> LlamaModel:
+        """Load a model; `on_progress` gets 0 and 1, for llama.cpp's server tells nothing in between.
+
+        A load that is cancelled leaves no process behind.
+
+        Raises:
+            EngineError: kind `load`.
+            MissingExtraError: llama.cpp is not installed.
+        """
+        if model.file is None or model not in self.models:
+            raise EngineError(f"Failed to load the model: {model.key} is not there", kind="load")
+        self._loads += 1
+        on_progress(0.0)
+        start = _Start(
+            model,
+            log=self._log_folder / f"llama-{self._loads}.log",
+            context_length=min(context_length, model.max_context_length or context_length),
+            parallel=parallel,
+        )
+        try:
+            process = await asyncio.to_thread(start.run)
+        except asyncio.CancelledError:
+            start.abandon()
+            raise
+        try:
+            loaded = await LlamaModel.connect(model, self._facts[model.file], process)
+        except BaseException:
+            process.stop()
+            raise
+        on_progress(1.0)
+        return loaded
+
+
+class _Start:
+    """The start of a process, in a thread: nobody can cancel it, but it ends what nobody wants any more."""
+
+    def __init__(self, model: Model, *, log: Path, context_length: int, parallel: int) -> None:
+        self._model = model
+        self._log = log
+        self._context_length = context_length
+        self._parallel = parallel
+        self._lock = threading.Lock()
+        self._is_abandoned = False
+        self._process: LlamaProcess | None = None
+
+    def run(self) -> LlamaProcess:
+        assert self._model.file is not None
+        try:
+            process = LlamaProcess.start(
+                self._model.file,
+                model=self._model.key,
+                log=self._log,
+                context_length=self._context_length,
+                parallel=self._parallel,
+                is_embedding=self._model.type == "embedding",
+            )
+        except ProxyLogError as error:
+            raise EngineError(str(error), kind="load") from error
+        with self._lock:
+            self._process = process
+            if self._is_abandoned:
+                process.stop()
+        return process
+
+    def abandon(self) -> None:
+        with self._lock:
+            self._is_abandoned = True
+            if self._process:
+                self._process.stop()
+
+
+def _as_embedding(model: Model) -> Model:
+    return replace(
+        model,
+        key=f"text-embedding-{model.key}",
+        type="embedding",
+        display_name=f"{model.display_name} Embedding",
+        template="",
+        trained_for_tool_use=False,
+        reasoning=False,
+    )
+
+
+def _version() -> str:
+    """Of the package that brings llama.cpp."""
+    try:
+        return importlib.metadata.version("xllamacpp")
+    except importlib.metadata.PackageNotFoundError:
+        return "0.0.0"  # loading will say that it is missing

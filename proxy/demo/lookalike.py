@@ -1,0 +1,90 @@
+"""The lookalike's core: one engine, its settings, what is loaded, what is remembered. The surfaces stand on it."""
+
+import secrets
+from typing import Any
+
+from proxy.demo.behaviour import Behaviour
+from proxy.demo.catalog import Catalog, Instance
+from proxy.demo.engine import Engine, Message, Model
+from proxy.demo.log_bus import LogBus
+from proxy.demo.parameters import SCHEMA_DEFAULTS, STRUCTURED, TEMPLATE, Layer, merged
+from proxy.demo.prediction import Ask, Prediction
+
+_MOST_CHATS = 1000
+
+
+class Lookalike:
+    """LM Studio without its window."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        behaviour: Behaviour,
+        *,
+        model_defaults: Layer | None = None,
+        presets: dict[str, Layer] | None = None,
+    ) -> None:
+        """Nothing is loaded yet.
+
+        Args:
+            engine: what generates.
+            behaviour: settings and switches.
+            model_defaults: parameters a user has set for the models in the application.
+            presets: by name; a request can ask for one.
+        """
+        self.engine = engine
+        self.behaviour = behaviour
+        self.log = LogBus()
+        self.catalog = Catalog(engine, behaviour, self.log)
+        self.model_defaults = model_defaults or {}
+        self.presets = presets or {}
+        self.server_session: Layer = {}
+        """Parameters set in the server's tab."""
+        self.chats: dict[str, list[Message]] = {}
+        """Stored chats of /api/v1/chat and /v1/responses, by response id: every message up to that answer."""
+        self._held_output: dict[str, Any] | None = None
+
+    def predict(self, instance: Instance, ask: Ask) -> Prediction:
+        """A prediction; nothing happens before its events are asked for."""
+        return Prediction(self, instance, ask)
+
+    def base_config(self, model: Model, *, ignores_server_session: bool = False) -> Layer:
+        """The configuration before a request says anything: what `getBasePredictionConfig` gives."""
+        template: Layer = {}
+        if model.template:
+            jinja = {"type": "jinja", "jinjaPromptTemplate": {"template": model.template}, "stopStrings": []}
+            template = {TEMPLATE: jinja}
+        session = {} if ignores_server_session else self.server_session
+        return merged(SCHEMA_DEFAULTS, template, self.model_defaults, session)
+
+    def config(self, model: Model, ask: Ask) -> Layer:
+        """The configuration in force for a request."""
+        base = self.base_config(model, ignores_server_session=ask.ignores_server_session)
+        preset = self.presets.get(ask.preset or "", {})
+        if not ask.is_sdk and self.behaviour.preset_scope == "structured":
+            preset = {key: value for key, value in preset.items() if key == STRUCTURED}
+        if ask.is_sdk or self.behaviour.request_overrides_model:
+            return merged(base, preset, ask.layer)
+        return merged(base, preset, ask.layer, self.model_defaults)
+
+    def remember(self, messages: list[Message]) -> str:
+        """Store a chat; gives its response id (`resp_` and 48 hex digits. D)."""
+        response_id = f"resp_{secrets.token_hex(24)}"
+        self.chats[response_id] = messages
+        while len(self.chats) > _MOST_CHATS:
+            del self.chats[next(iter(self.chats))]
+        return response_id
+
+    def tell_output(self, event: dict[str, Any], *, is_alone: bool) -> None:
+        """Tell the log what was generated; with `swap_outputs` the first of two that overlap comes second."""
+        held, self._held_output = self._held_output, None
+        if self.behaviour.swap_outputs and not is_alone and held is None:
+            self._held_output = event
+            return
+        self.log.put(event)
+        if held is not None:
+            self.log.put(held)
+
+    async def close(self) -> None:
+        """Unload everything."""
+        await self.catalog.close()

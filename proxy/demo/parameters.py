@@ -1,0 +1,171 @@
+"""Parameters: their names on each surface, their keys in LM Studio's configuration, and which layer wins.
+
+A layer is a plain dict from key to value, in the form the SDK uses (`{"checked": true, "value": 0.9}` for what can be
+off). Keys, forms and schema defaults: S, lmstudio-js packages/lms-kv-config/src/schema.ts; names on the HTTP
+surfaces: D, the documentation of each endpoint.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from proxy.demo.engine import Sampling
+
+Layer = dict[str, Any]
+"""Key to value: `{"llm.prediction.temperature": 0.2}`."""
+
+P = "llm.prediction."
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One parameter, as every surface calls it ("" where it is not offered)."""
+
+    key: str
+    is_checkbox: bool
+    default: Any
+    """Of the schema; None: there is none."""
+    openai: str = ""
+    responses: str = ""
+    v1: str = ""
+    anthropic: str = ""
+
+
+PARAMETERS = (
+    Parameter(P + "temperature", False, 0.8, "temperature", "temperature", "temperature", "temperature"),
+    Parameter(P + "topKSampling", False, 40, "top_k", "", "top_k", "top_k"),
+    Parameter(P + "topPSampling", True, 0.95, "top_p", "top_p", "top_p", "top_p"),
+    Parameter(P + "minPSampling", True, 0.05, "min_p", "", "min_p"),
+    Parameter(P + "repeatPenalty", True, 1.1, "repeat_penalty", "", "repeat_penalty"),
+    Parameter(P + "llama.presencePenalty", True, None, "presence_penalty"),
+    Parameter(P + "llama.frequencyPenalty", True, None, "frequency_penalty"),
+    Parameter(
+        P + "maxPredictedTokens", True, None, "max_tokens", "max_output_tokens", "max_output_tokens", "max_tokens"
+    ),
+    Parameter(P + "stopStrings", False, [], "stop", "", "", "stop_sequences"),
+    Parameter(P + "seed", True, None, "seed"),
+    Parameter(P + "llama.logitBias", False, [], "logit_bias"),
+)
+BY_KEY = {parameter.key: parameter for parameter in PARAMETERS}
+MAX_TOKENS, SEED = P + "maxPredictedTokens", P + "seed"
+STRUCTURED, OVERFLOW = P + "structured", P + "contextOverflowPolicy"
+TEMPLATE, TOOLS = P + "promptTemplate", P + "tools"
+REASONING_PARSING, SYSTEM_PROMPT = P + "reasoning.parsing", P + "systemPrompt"
+
+SCHEMA_DEFAULTS: Layer = {
+    parameter.key: {
+        "checked": parameter.default is not None,
+        "value": parameter.default if parameter.default is not None else off,
+    }
+    if parameter.is_checkbox
+    else parameter.default
+    for parameter, off in ((p, {MAX_TOKENS: 1000, SEED: -1}.get(p.key, 0)) for p in PARAMETERS)
+} | {
+    STRUCTURED: {"type": "none"},
+    OVERFLOW: "truncateMiddle",
+    TOOLS: {"type": "none"},
+    SYSTEM_PROMPT: "",
+    REASONING_PARSING: {"enabled": True, "startString": "<think>", "endString": "</think>"},
+}
+"""The last resort of the layers."""
+
+
+class BadParameterError(ValueError):
+    """A request's parameter has a value that nothing can be done with."""
+
+    def __init__(self, name: str, message: str) -> None:
+        super().__init__(message)
+        self.name = name
+
+
+def layer_of(body: Mapping[str, Any], surface: str) -> Layer:
+    """The layer that a request's own fields make.
+
+    Args:
+        body: the request.
+        surface: `openai`, `responses`, `v1` or `anthropic`.
+
+    Raises:
+        BadParameterError: a field is of the wrong type.
+    """
+    layer: Layer = {}
+    for parameter in PARAMETERS:
+        name: str = getattr(parameter, surface)
+        if not name or body.get(name) is None:
+            continue
+        layer[parameter.key] = _form(parameter, name, body[name])
+    return layer
+
+
+def _form(parameter: Parameter, name: str, value: Any) -> Any:
+    if parameter.key == P + "stopStrings":
+        strings = [value] if isinstance(value, str) else value
+        if not isinstance(strings, list) or not all(isinstance(one, str) for one in strings):
+            raise BadParameterError(name, f"'{name}' must be a string or an array of strings")
+        return strings
+    if parameter.key == P + "llama.logitBias":
+        if not isinstance(value, dict):
+            raise BadParameterError(name, f"'{name}' must be an object of token ids and numbers")
+        try:
+            return [[int(token), float(bias)] for token, bias in value.items()]
+        except (TypeError, ValueError):
+            raise BadParameterError(name, f"'{name}' must be an object of token ids and numbers") from None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise BadParameterError(name, f"'{name}' must be a number")
+    if parameter.key == MAX_TOKENS and value < 0:
+        return {"checked": False, "value": 1000}  # -1 is no limit, throughout the documentation's examples
+    return {"checked": True, "value": value} if parameter.is_checkbox else value
+
+
+def layer_of_fields(stack: Mapping[str, Any] | None) -> Layer:
+    """The layer that an SDK's stack of layers makes: `{"layers": [{"layerName", "config": {"fields": [...]}}]}`.
+
+    A later layer wins, per key. S: collapseKVStack.
+    """
+    layer: Layer = {}
+    for one in (stack or {}).get("layers", ()):
+        for field in one.get("config", {}).get("fields", ()):
+            layer[field["key"]] = field.get("value")
+    return layer
+
+
+def fields_of(layer: Layer) -> dict[str, Any]:
+    """A layer as the SDK takes it: `{"fields": [{"key", "value"}]}`."""
+    return {"fields": [{"key": key, "value": value} for key, value in layer.items()]}
+
+
+def merged(*layers: Layer) -> Layer:
+    """All layers as one; a later one wins, per key."""
+    found: Layer = {}
+    for layer in layers:
+        found |= layer
+    return found
+
+
+def sampling_of(config: Layer) -> Sampling:
+    """What the engine is told. Keys that are missing are at the engine's own defaults."""
+
+    def number(key: str) -> Any:
+        value = config.get(P + key)
+        if isinstance(value, dict):
+            return value.get("value") if value.get("checked") else None
+        return value
+
+    structured = config.get(STRUCTURED) or {}
+    schema = structured.get("jsonSchema", {}) if structured.get("type") == "json" else None
+    seed = number("seed")
+    return Sampling(
+        temperature=float(number("temperature") if number("temperature") is not None else 0.8),
+        top_k=int(number("topKSampling") if number("topKSampling") is not None else 40),
+        top_p=number("topPSampling"),
+        min_p=number("minPSampling"),
+        repeat_penalty=number("repeatPenalty"),
+        presence_penalty=number("llama.presencePenalty"),
+        frequency_penalty=number("llama.frequencyPenalty"),
+        seed=int(seed) if seed is not None and seed >= 0 else None,
+        logit_bias=tuple((int(token), float(bias)) for token, bias in config.get(P + "llama.logitBias") or ()),
+        stop=tuple(config.get(P + "stopStrings") or ()),
+        max_tokens=int(number("maxPredictedTokens")) if number("maxPredictedTokens") is not None else None,
+        json_schema=schema,
+        grammar=structured.get("gbnfGrammar") if structured.get("type") == "gbnf" else None,
+    )
