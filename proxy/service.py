@@ -66,7 +66,7 @@ class Ready:
 
 
 def serve(config: Config, *, on_ready: Callable[[Ready], None] = lambda ready: None) -> None:
-    """Forward and record until SIGINT or SIGTERM; then let what runs end, and store everything.
+    """Forward and record until SIGINT, SIGTERM or SIGHUP; then let what runs end, and store everything.
 
     Raises:
         InUseError: another proxy-log serves with this trace.
@@ -247,13 +247,16 @@ class Back:
 
 
 class _StopSignals:
-    """SIGINT and SIGTERM: the first lets what runs end, the second does not wait for it."""
+    """SIGINT, SIGTERM and SIGHUP: the first lets what runs end, the second does not wait for it."""
 
     def __init__(self) -> None:
         self.first = asyncio.Event()
         self.second = asyncio.Event()
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        numbers = [signal.SIGINT, signal.SIGTERM]
+        if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            numbers.append(signal.SIGHUP)  # its terminal was closed; `nohup` has it ignored
+        for number in numbers:
             try:
                 loop.add_signal_handler(number, self._received)
             except NotImplementedError:  # Windows

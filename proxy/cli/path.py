@@ -31,9 +31,15 @@ def path(as_json: bool, trace: str | None, config: Path | None) -> None:
     about = {
         "trace": str(file),
         "exists": file.exists(),
-        "size_bytes": file.stat().st_size if file.exists() else None,
+        "size_bytes": _size(file) if file.exists() else None,
         "journal": str(journal_folder(file)),
         "key": str(file.with_name(file.name + ".key")),
         "config_file": str(find_config_file(config, os.environ)[0]),
     }
     click.echo(json.dumps(about))
+
+
+def _size(file: Path) -> int:
+    """Bytes of the trace, what SQLite has not yet moved into the file included."""
+    log = file.with_name(file.name + "-wal")
+    return file.stat().st_size + (log.stat().st_size if log.exists() else 0)

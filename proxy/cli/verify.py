@@ -22,6 +22,8 @@ def verify(context: click.Context, *, as_json: bool, trace: str | None, config: 
     Bytes in must be bytes stored: for every exchange that has ended both sides are put together from their parts and
     compared with the digest that was taken when they came in, and with the number of bytes that the proxy counted.
 
+    What has no digest (times, status, outcome) is not compared.
+
     Masked values and recorded gaps are counted apart: they are not wrong, the trace tells of them. Exit code 0: all is
     as it was recorded; 1: something is not, each of which is named.
     """

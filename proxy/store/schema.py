@@ -80,7 +80,7 @@ def open_for_reading(path: Path) -> sqlite3.Connection:
     """
     if not path.is_file():
         raise TraceError(f"there is no trace at {path} yet; `proxy-log serve` makes it")
-    connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None, timeout=5.0)
+    connection = _connect_for_reading(path.resolve())
     try:
         version = _version(connection, path)
         if version != SCHEMA_VERSION:
@@ -92,6 +92,14 @@ def open_for_reading(path: Path) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _connect_for_reading(path: Path) -> sqlite3.Connection:
+    """Where nothing can be written beside the trace, SQLite can read it only as a file that nobody changes."""
+    log = path.with_name(path.name + "-wal")
+    is_frozen = not os.access(path.parent, os.W_OK) and not (log.exists() and log.stat().st_size)
+    mode = "mode=ro&immutable=1" if is_frozen else "mode=ro"
+    return sqlite3.connect(f"{path.as_uri()}?{mode}", uri=True, isolation_level=None, timeout=5.0)
 
 
 def _keep_copy(connection: sqlite3.Connection, copy: Path) -> None:

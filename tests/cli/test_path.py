@@ -27,5 +27,6 @@ def test_path_as_json_tells_what_belongs_to_it(tmp_path: Path) -> None:
         "config_file": str(config),
     }
     file.write_bytes(b"x" * 10)
+    file.with_name("t.db-wal").write_bytes(b"y" * 5)
     about = json.loads(CliRunner().invoke(cli, ["path", "--json"], env={"PROXY_LOG_CONFIG": str(config)}).stdout)
-    assert (about["exists"], about["size_bytes"], about["config_file"]) == (True, 10, str(config))
+    assert (about["exists"], about["size_bytes"], about["config_file"]) == (True, 15, str(config))

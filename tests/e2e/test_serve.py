@@ -126,7 +126,7 @@ def _has_ipv6() -> bool:
     return True
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_lets_a_running_stream_end_and_takes_no_new_one(
     start_proxy: StartProxy, upstream: RawServer, number: signal.Signals
 ) -> None:

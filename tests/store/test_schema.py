@@ -40,6 +40,21 @@ def test_only_its_owner_can_read_a_trace(trace: Path) -> None:
     assert stat.S_IMODE(trace.stat().st_mode) == 0o600
 
 
+def test_a_trace_where_nothing_can_be_written_is_read(trace: Path) -> None:
+    make(trace)
+    folder = trace.parent
+    mounted = subprocess.run(["mount", "--bind", str(folder), str(folder)], capture_output=True, check=False)
+    if mounted.returncode:
+        pytest.skip(f"cannot mount: {mounted.stderr.decode().strip()}")
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", str(folder)], check=True)
+        connection = open_for_reading(trace)
+        assert connection.execute("SELECT count(*) FROM exchanges").fetchone() == (1,)
+        connection.close()
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
 def test_a_newer_trace_is_refused(trace: Path) -> None:
     make(trace)
     with sqlite3.connect(trace) as connection:
