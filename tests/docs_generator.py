@@ -6,6 +6,7 @@ A generated part stands between `[//]: # (generated: NAME)` and `[//]: # (end)`,
 import ast
 import inspect
 import io
+import json
 import re
 import sqlite3
 import sys
@@ -23,6 +24,10 @@ from rich.text import Text
 from proxy import config, exchange
 from proxy.cli.docs import FOLDER
 from proxy.cli.main import COMMANDS, cli
+from proxy.demo.behaviour import Behaviour
+from proxy.demo.parameters import PARAMETERS
+from proxy.demo.surfaces import Endpoint, endpoints
+from proxy.demo.switches import MARKS, switches
 from proxy.record import journal
 from proxy.store.version import SCHEMA_VERSION
 
@@ -180,6 +185,52 @@ def journal_facts() -> str:
     return facts + "\n"
 
 
+# --- the lookalike ----------------------------------------------------------------------------------------------------
+
+
+def _cell(text: str) -> str:
+    """Text as it may stand in a table."""
+    return text.replace("|", "\\|") or " "
+
+
+def lookalike_surfaces() -> str:
+    """Every endpoint, those of one module together."""
+    rows: dict[tuple[str, str], list[Endpoint]] = {}
+    for one in endpoints(Behaviour()):
+        rows.setdefault((one.family, one.module), []).append(one)
+    lines = []
+    for (family, module), these in rows.items():
+        names = ", ".join(f"`{one.name}`" for one in these)
+        lines.append(f"| {family} | {names} | {these[0].since or ' '} | `{module}` |")
+    return "| family | endpoints | since | module |\n|---|---|---|---|\n" + "\n".join(lines) + "\n"
+
+
+def lookalike_parameters() -> str:
+    """What can be a model's default, with the SDK's name for it."""
+    rows = "\n".join(
+        f"| `{one.openai}` | `{one.key}` | {'off' if one.default is None else f'`{json.dumps(one.default)}`'} |"
+        for one in PARAMETERS
+        if one.openai
+    )
+    return f"| parameter | the SDK's key | default of its schema (S) |\n|---|---|---|\n{rows}\n"
+
+
+def lookalike_marks() -> str:
+    """What the letters mean."""
+    rows = "\n".join(f"| {letter} | {meaning} |" for letter, meaning in MARKS.items())
+    return f"| mark | means |\n|---|---|\n{rows}\n"
+
+
+def lookalike_switches() -> str:
+    """Every switch."""
+    rows = "\n".join(
+        f"| `{one.name}` | {_cell(one.values)} | {f'`{one.default}`' if one.default else ' '} | {_cell(one.meaning)} "
+        f"| {_cell(one.source)} |"
+        for one in switches()
+    )
+    return f"| switch | values | default | meaning | source |\n|---|---|---|---|---|\n{rows}\n"
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "settings": settings,
     "commands": commands,
@@ -188,6 +239,10 @@ PARTS: dict[str, Callable[[], str]] = {
     "outcomes": outcomes,
     "record-kinds": record_kinds,
     "journal-facts": journal_facts,
+    "lookalike-surfaces": lookalike_surfaces,
+    "lookalike-parameters": lookalike_parameters,
+    "lookalike-marks": lookalike_marks,
+    "lookalike-switches": lookalike_switches,
 }
 
 

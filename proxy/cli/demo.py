@@ -1,25 +1,27 @@
-"""`proxy-log demo`: a real model, the proxy in front of it, the first requests, and a place to go on from."""
+"""`proxy-log demo`: a lookalike of LM Studio with a real model, the proxy in front of it, and a place to go on from."""
 
-import errno
+import json
 import os
 import signal
-import socket
-import threading
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
-from platformdirs import user_data_path
 from rich.console import Console
 
-from proxy import service
+from proxy.cli.demo_run import Demo, require_free
+from proxy.cli.demo_window import StateFile, type_into_window
 from proxy.cli.render import DIM, NAME, make_console, put
-from proxy.cli.serve import client_url
-from proxy.cli.tour import Tour
-from proxy.config import APP_NAME, Config, UpstreamConfig, parse_address
-from proxy.demo.llama_process import DEFAULT_CONTEXT_LENGTH, LlamaProcess, require_engine
+from proxy.cli.tour import demo_trace
+from proxy.config import parse_address
+from proxy.demo.behaviour import Behaviour, Overflow, choices, with_switches
+from proxy.demo.llama_process import DEFAULT_CONTEXT_LENGTH, require_engine
+from proxy.demo.lookalike_process import LMSTUDIO_PORT, LookalikeProcess, Settings
 from proxy.demo.model import SMOLLM2, cache_folder, check_model_file, fetch_model
+from proxy.demo.parameters import PARAMETERS, Layer, layer_of
+from proxy.demo.switches import switches as all_switches
 from proxy.errors import ProxyLogError
 
 
@@ -31,6 +33,45 @@ def _check_listen(context: click.Context, parameter: click.Parameter, listen: st
     return listen
 
 
+def _read_pairs(context: click.Context, parameter: click.Parameter, pairs: Sequence[str]) -> dict[str, str]:
+    """NAME=VALUE, any number of times."""
+    found = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise click.BadParameter(f"{pair!r} is not NAME=VALUE")
+        found[name.strip()] = value.strip()
+    return found
+
+
+def _read_switches(context: click.Context, parameter: click.Parameter, pairs: Sequence[str]) -> dict[str, str]:
+    if "list" in pairs:
+        return {"list": ""}
+    found = _read_pairs(context, parameter, pairs)
+    try:
+        with_switches(Behaviour(), found)
+    except ProxyLogError as error:
+        raise click.BadParameter(str(error)) from None
+    return found
+
+
+def _read_defaults(context: click.Context, parameter: click.Parameter, pairs: Sequence[str]) -> Layer:
+    """The layer that a user's defaults for the model make; a value is JSON, or else text."""
+    known = [one.openai for one in PARAMETERS if one.openai]
+    body: dict[str, Any] = {}
+    for name, value in _read_pairs(context, parameter, pairs).items():
+        if name not in known:
+            raise click.BadParameter(f"there is no parameter {name!r}; there are: {', '.join(known)}")
+        try:
+            body[name] = json.loads(value)
+        except ValueError:
+            body[name] = value
+    try:
+        return layer_of(body, "openai")
+    except (ValueError, TypeError) as error:
+        raise click.BadParameter(str(error)) from None
+
+
 @click.command()
 @click.option(
     "--listen",
@@ -40,7 +81,14 @@ def _check_listen(context: click.Context, parameter: click.Parameter, listen: st
     callback=_check_listen,
     help="Where the proxy listens.",
 )
-@click.option("--port", default=0, metavar="PORT", help="Where the model's server listens; 0, the default: a free one.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    metavar="PORT",
+    help="Where the lookalike listens, on this machine only; by default 1234, LM Studio's, or any if that one is taken "
+    "(0: any).",
+)
+@click.option("--no-proxy", is_flag=True, help="The lookalike alone: prints what it serves, then its log.")
 @click.option(
     "--model",
     "model_file",
@@ -48,6 +96,7 @@ def _check_listen(context: click.Context, parameter: click.Parameter, listen: st
     metavar="FILE",
     help="A GGUF file to serve instead of SmolLM2-135M-Instruct.",
 )
+@click.option("--scripted", is_flag=True, help="Models that only repeat what they are told: no file, no llama.cpp.")
 @click.option(
     "--context-length",
     type=click.IntRange(min=256),
@@ -57,6 +106,40 @@ def _check_listen(context: click.Context, parameter: click.Parameter, listen: st
     help="How much the model can see at once, its answer included; llama.cpp rounds up to 256, 512, 768 and so on.",
 )
 @click.option(
+    "--overflow",
+    type=click.Choice(["refuse", *choices(Overflow)]),
+    default="refuse",
+    show_default=True,
+    help="What becomes of an HTTP request that is longer than that; the SDK's calls name their own policy.",
+)
+@click.option(
+    "--parallel",
+    type=click.IntRange(min=1, max=64),
+    default=Behaviour().parallel,
+    metavar="N",
+    show_default=True,
+    help="Answers made at the same time; others wait.",
+)
+@click.option("--auth", is_flag=True, help="Ask for an API token; prints the one to use.")
+@click.option("--cors", is_flag=True, help="Let web pages in, as LM Studio's setting does.")
+@click.option(
+    "--default",
+    "defaults",
+    multiple=True,
+    metavar="NAME=VALUE",
+    callback=_read_defaults,
+    help="A default parameter of the model, as set in LM Studio's window: temperature=0, max_tokens=20. Repeatable.",
+)
+@click.option(
+    "--switch",
+    "switches",
+    multiple=True,
+    metavar="NAME=VALUE",
+    callback=_read_switches,
+    help="Behave otherwise where LM Studio's versions differ or nobody knows. Repeatable; `--switch list` shows all.",
+)
+@click.option("--chat", metavar="TEXT", help="Type into the window of a demo that is running, print the answer, end.")
+@click.option(
     "--trace",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
@@ -64,130 +147,90 @@ def _check_listen(context: click.Context, parameter: click.Parameter, listen: st
 )
 @click.option("--once", is_flag=True, help="End after the first requests instead of staying up.")
 def demo(
-    *, listen: str, port: int, model_file: Path | None, context_length: int, trace: Path | None, once: bool
+    *,
+    listen: str,
+    port: int | None,
+    no_proxy: bool,
+    model_file: Path | None,
+    scripted: bool,
+    context_length: int,
+    overflow: str,
+    parallel: int,
+    auth: bool,
+    cors: bool,
+    defaults: Layer,
+    switches: dict[str, str],
+    chat: str | None,
+    trace: Path | None,
+    once: bool,
 ) -> None:
     """Try proxy-log with a real model on this machine.
 
-    Starts llama.cpp with SmolLM2-135M-Instruct (98 MB, fetched once), puts the proxy in front of it, sends the first
-    requests through, shows what was recorded, and stays up until Ctrl-C.
-    """
+    Starts a lookalike of LM Studio with SmolLM2-135M-Instruct on llama.cpp (98 MB, fetched once), puts the proxy in
+    front of it, sends the first requests through, shows what was recorded, and stays up until Ctrl-C.
+
+    \b
+    proxy-log demo                          all of it
+    proxy-log demo --no-proxy               the lookalike alone, to try your programs on
+    proxy-log demo --scripted --no-proxy    the same without a model
+    proxy-log demo --chat "hi"              meanwhile, type into its window
+    """  # noqa: D301 - \b is click's mark
     console = make_console()
-    trace = (trace or user_data_path(APP_NAME, appauthor=False) / "demo.db").absolute()
-    folder = Path(os.environ.get("PROXY_LOG_CACHE") or cache_folder()).absolute()
+    if "list" in switches:
+        _show_switches(console)
+        return
+    trace = trace.absolute() if trace else demo_trace()
+    state = StateFile.beside(trace)
+    if chat is not None:
+        type_into_window(console, chat, state, port)
+        return
+    if no_proxy and once:
+        raise click.UsageError("--once sends requests through the proxy, --no-proxy starts none")
+    if scripted and model_file:
+        raise click.UsageError("--scripted serves no file, --model names one")
+    options = {"auth": "on" if auth else "off", "cors": "on" if cors else "off", "parallel": str(parallel)}
+    options |= {"context_length": str(context_length), "overflow": overflow, "window": "on"}
     previous = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
-        require_engine()
-        _require_free(listen)
-        if model_file:
-            check_model_file(model_file)
-        file = (model_file or fetch_model(folder, console)).absolute()
+        if not scripted:
+            require_engine()
+        if not no_proxy:
+            require_free(listen)
+        folder = Path(os.environ.get("PROXY_LOG_CACHE") or cache_folder()).absolute()
+        file = None if scripted else _model_file(model_file, folder, console)
+        settings = Settings(
+            model_file=str(file) if file else None,
+            model=None if model_file or scripted else SMOLLM2.name,
+            port=0 if port is None and _wants_lmstudio_port(listen, no_proxy=no_proxy) else port,
+            switches=options | switches,
+            defaults=defaults,
+            tells_log=no_proxy,
+        )
         started = time.monotonic()
-        with LlamaProcess.start(
-            file,
-            model=model_file.stem.lower() if model_file else SMOLLM2.name,
-            log=folder / "engine.log",
-            port=port,
-            context_length=context_length,
-        ) as engine:
+        with LookalikeProcess.start(settings, log=folder / "lookalike.log") as lookalike:
             start_s = time.monotonic() - started
-            _Demo(console, engine, listen=listen, trace=trace, is_once=once, engine_start_s=start_s).run()
+            behaviour = with_switches(Behaviour(), settings.switches)
+            running = Demo(console, lookalike, settings, behaviour, trace=trace, start_s=start_s)
+            with state.written(lookalike.ready.url, behaviour.tokens[0]):
+                running.alone() if no_proxy else running.behind_proxy(listen, is_once=once)
     finally:
         signal.signal(signal.SIGTERM, previous)
 
 
-class _Demo:
-    """The proxy in front of a running engine; the tour runs in a thread beside it."""
-
-    def __init__(
-        self, console: Console, engine: LlamaProcess, *, listen: str, trace: Path, is_once: bool, engine_start_s: float
-    ) -> None:
-        self._console = console
-        self._engine = engine
-        self._listen = listen
-        self._trace = trace
-        self._is_once = is_once
-        self._engine_start_s = engine_start_s
-        self._stopped = threading.Event()
-
-    def run(self) -> None:
-        """Serve until Ctrl-C, or the tour's end with `--once`."""
-        config = Config(
-            listen=self._listen, trace=str(self._trace), upstreams={"demo": UpstreamConfig(url=self._engine.url)}
-        )
-        beside: list[Future[None]] = []
-
-        def on_ready(ready: service.Ready) -> None:
-            beside.append(executor.submit(self._accompany, ready))
-            beside[0].add_done_callback(self._stop_serving)
-
-        with ThreadPoolExecutor(1, "tour") as executor:
-            try:
-                service.serve(config, on_ready=on_ready)
-            finally:
-                self._stopped.set()
-        for future in beside:
-            future.result()
-        put(self._console, f"\nEnded. The trace stays: {self._trace}")
-
-    def _accompany(self, ready: service.Ready) -> None:
-        """What happens beside the traffic: the tour, then an eye on the engine. The proxy stops when this returns."""
-        url = client_url(self._listen, ready.listen[0])
-        self._show_start(url)
-        try:
-            Tour(
-                self._console,
-                url=url,
-                model=self._engine.model,
-                trace=self._trace,
-                is_once=self._is_once,
-                stopped=self._stopped,
-            ).make()
-        except ProxyLogError as error:
-            if self._is_once or not isinstance(error.__cause__, ConnectionRefusedError):
-                raise
-            # It listened before: it has been told to stop in the middle of the tour, and lets other requests end.
-            self._stopped.wait()
-        if self._is_once:
-            return
-        if not self._stopped.is_set():
-            put(self._console, "\nRunning. Ctrl-C ends it.")
-        while not self._stopped.wait(0.5):
-            if ended := self._engine.ended():
-                raise ProxyLogError(f"the model's server {ended}; its log is {self._engine.log}")
-
-    def _stop_serving(self, _: "Future[None]") -> None:
-        if not self._stopped.is_set():
-            signal.raise_signal(signal.SIGINT)
-
-    def _show_start(self, url: str) -> None:
-        engine = self._engine
-        size_mb = engine.model_file.stat().st_size / 1e6
-        for name, *parts in (
-            ("model", f"{engine.model}, {size_mb:.0f} MB"),
-            ("", (str(engine.model_file), DIM)),
-            ("engine", f"llama.cpp at {engine.url}, ready after {self._engine_start_s:.1f} s"),
-            ("proxy", (url, NAME)),
-            ("trace", str(self._trace)),
-        ):
-            put(self._console, (f" {name:<7} ", DIM), *parts)
+def _wants_lmstudio_port(listen: str, *, no_proxy: bool) -> bool:
+    """Whether the proxy takes the port that would be the lookalike's."""
+    return not no_proxy and parse_address(listen)[1] == LMSTUDIO_PORT
 
 
-def _require_free(listen: str) -> None:
-    """Refuse an address that is taken before anything is fetched and started for it."""
-    host, port = parse_address(listen)
-    try:
-        places = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except OSError:
-        return  # what else is wrong with it the proxy says
-    for family, kind, protocol, _, place in places:
-        try:
-            with socket.socket(family, kind, protocol) as probe:
-                if os.name == "posix":  # what has just closed does not count; elsewhere the option means something else
-                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                probe.bind(place)
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                raise ProxyLogError(
-                    f"{listen} is taken, perhaps by proxy-log serve or another demo; choose another address: "
-                    f"proxy-log demo --listen localhost:{port % 65535 + 1}"
-                ) from None
+def _model_file(own: Path | None, folder: Path, console: Console) -> Path:
+    if own is None:
+        return fetch_model(folder, console).absolute()
+    check_model_file(own)
+    return own.absolute()
+
+
+def _show_switches(console: Console) -> None:
+    for switch in all_switches():
+        put(console, (f"{switch.name}={switch.default}", NAME), (f"  {switch.values}", DIM))
+        put(console, f"    {switch.meaning}")
+        put(console, (f"    {switch.source}", DIM))

@@ -54,6 +54,8 @@ class Instance:
     """By the engine's clock."""
     status: str = "idle"
     """`idle`, `processingPrompt`, `generating` or `computingEmbedding`."""
+    is_unloaded: bool = False
+    """On somebody's word, or idle for too long; not by a crash."""
     in_line: int = 0
     """Predictions that run or wait."""
     _places: asyncio.Semaphore = field(init=False)
@@ -116,7 +118,10 @@ class Catalog:
         *,
         ttl_s: float | None = None,
         context_length: int | None = None,
+        load_config: Layer | None = None,
+        is_explicit: bool = False,
         on_load: Callable[[str, float], None] = lambda identifier, progress: None,
+        on_evict: Callable[[Instance], None] = lambda instance: None,
     ) -> tuple[Instance, float | None]:
         """The instance that answers a request, loaded just in time if that is allowed, and the seconds its load took.
 
@@ -125,23 +130,24 @@ class Catalog:
             domain: `llm` or `embedding`.
             ttl_s: idle time to live, if this request loads it.
             context_length: tokens, if this request loads it.
+            load_config: `llm.load.*` (or `embedding.load.*`), if this request loads it.
+            is_explicit: it may be loaded without `jit`, too: an SDK asks for it.
             on_load: gets the identifier and 0..1, if this request loads it.
+            on_evict: gets an instance that is unloaded for it, before that.
 
         Raises:
             NotFoundError: there is no such model, or it may not be loaded.
             EngineError: it could not be loaded.
         """
-        if not name and self._behaviour.load_without_model:
-            one = next((one for one in self.instances if one.model.domain == domain), None)
-            if one is not None:
-                return one, None
-        if name and (found := self.instance(name, domain)) is not None:  # not held up by the load of another
+        if self._behaviour.unknown_model == "loaded" and self.model(name) is None and not self.instance(name, domain):
+            name = ""
+        if (found := self._loaded(name, domain)) is not None:  # not held up by the load of another
             return found, None
         async with self._lock:
-            if name and (found := self.instance(name, domain)) is not None:
+            if (found := self._loaded(name, domain)) is not None:
                 return found, None
-            model = self.model(name) if name else self._first(domain)
-            if not self._behaviour.jit or model is None:
+            model = self.model(name) if name or not self._behaviour.load_without_model else self._first(domain)
+            if not (self._behaviour.jit or is_explicit) or model is None:
                 raise self._not_found(name)
             if model.domain != domain:
                 kind = "an embedding model" if model.type == "embedding" else "not an embedding model"
@@ -150,6 +156,7 @@ class Catalog:
                 for former in [
                     one for one in self.instances if one.is_jit and not one.in_line and one.model.domain == domain
                 ]:
+                    on_evict(former)
                     await self._unload(former)
             instance = await self._load(
                 model,
@@ -158,8 +165,15 @@ class Catalog:
                 ttl_s=ttl_s if ttl_s is not None else self._behaviour.jit_ttl_s,
                 is_jit=True,
                 on_load=on_load,
+                load_config=load_config,
             )
             return instance, instance.load_time_s
+
+    def _loaded(self, name: str, domain: str) -> Instance | None:
+        if name:
+            return self.instance(name, domain)
+        candidates = self.instances if self._behaviour.load_without_model else []
+        return next((one for one in candidates if one.model.domain == domain), None)
 
     def _first(self, domain: str) -> Model | None:
         return next((one for one in self.models if one.domain == domain), None)
@@ -226,6 +240,7 @@ class Catalog:
     ) -> Instance:
         clock = self._engine.clock.now
         wanted = min(context_length or self._behaviour.context_length, model.max_context_length)
+        parallel = (load_config or {}).get("llm.load.numParallelSessions") or self._behaviour.parallel
         started = clock()
         on_load(identifier, 0.0)
         self._log.server(f"Loading model {model.key}...", model=identifier)
@@ -233,10 +248,11 @@ class Catalog:
             loaded = await self._engine.load(
                 model,
                 context_length=wanted,
-                parallel=self._behaviour.parallel,
+                parallel=parallel,
                 on_progress=lambda progress: on_load(identifier, progress),
             )
         except EngineError as error:
+            error.model = model.key
             self._log.server(f"Failed to load model {model.key}: {error}", "error", model=identifier)
             raise
         instance = Instance(
@@ -244,7 +260,7 @@ class Catalog:
             "".join(random.choices(_LETTERS, k=24)),
             model,
             loaded,
-            self._behaviour.parallel,
+            parallel,
             {**(load_config or {}), f"{model.domain}.load.contextLength": loaded.context_length},
             clock() - started,
             ttl_s,
@@ -276,6 +292,7 @@ class Catalog:
 
     async def _unload(self, instance: Instance) -> None:
         self.instances.remove(instance)
+        instance.is_unloaded = True
         await instance.loaded.unload()
         self._log.server(f"Unloaded model {instance.identifier}", model=instance.identifier)
 

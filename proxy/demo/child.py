@@ -17,10 +17,8 @@ from typing import Any, Self
 from proxy.errors import ProxyLogError
 
 _PACKAGE_ROOT = str(Path(__file__).resolve().parents[2])
-_PROGRAM = (
-    f"import sys; sys.path.insert(0, {_PACKAGE_ROOT!r}); import proxy; del sys.path[0]; from {{module}} import main; main()"
-)
-"""What `python -m` does, but blind to a proxy.py or json.py in the folder where the user happens to be."""
+_IMPORT = f"import sys; sys.path.insert(0, {_PACKAGE_ROOT!r}); import proxy; del sys.path[0]; "
+"""As `python -m` would, but blind to a proxy.py or json.py in the folder where the user happens to be."""
 _TERMINATION_S = 5.0
 
 
@@ -43,7 +41,7 @@ class Child:
             log.parent.mkdir(parents=True, exist_ok=True)
             with log.open("wb") as stderr:
                 process = subprocess.Popen(
-                    [sys.executable, "-P", "-c", _PROGRAM.format(module=module), *arguments],
+                    [sys.executable, "-P", "-c", _IMPORT + f"from {module} import main; main()", *arguments],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=stderr,

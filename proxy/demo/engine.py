@@ -20,6 +20,8 @@ class EngineError(Exception):
         """`kind`: `failed`, `template` (the prompt cannot be rendered), `crashed`, `load` or `context`."""
         super().__init__(message)
         self.kind = kind
+        self.model = ""
+        """The model's key, once it is known that a load failed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 from multidict import CIMultiDict
 
 from proxy.demo.behaviour import Behaviour
@@ -21,16 +21,19 @@ from proxy.demo.engine import EngineError
 from proxy.demo.lookalike import Lookalike
 from proxy.demo.overflow import ContextOverflowError
 from proxy.demo.parameters import BadParameterError
+from proxy.errors import MissingExtraError
 
 _TOKEN = re.compile(r"sk-lm-[A-Za-z0-9]{8}:[A-Za-z0-9]{20}")
-_ORDER = (
+_FIRST = (
     "X-Powered-By",
     "Access-Control-Allow-Origin",
     "Access-Control-Allow-Headers",
     "Content-Type",
     "Cache-Control",
 )
-_LAST = ("Content-Length", "ETag", "Date", "Connection", "Keep-Alive", "Transfer-Encoding")
+_LAST = ("Content-Length", "ETag", "Date", "Connection", "Keep-Alive")
+_LAST_OF_STREAM = ("Connection", "Date", "Transfer-Encoding")
+"""R: goose#11318: the server sets `Connection` itself here, so that Node adds no `Keep-Alive`."""
 
 
 class Failure(Exception):
@@ -90,6 +93,12 @@ class Route:
     errors: ErrorForm = plain_form
     since: str = "0.3.0"
     """Older applications answer it as an unknown route."""
+    switch: str = ""
+    """A field of `Behaviour` without which it is an unknown route, too."""
+    is_open: bool = False
+    """It asks for no token."""
+    is_socket: bool = False
+    """It answers upgrades to a WebSocket, nothing else; the token comes in the first frame, the body stays unread."""
 
 
 @dataclass(slots=True)
@@ -109,17 +118,35 @@ class Request:
         if not self.raw.strip():
             return {}
         try:
-            body = json.loads(self.raw)
-        except ValueError as error:
+            body = json.loads(self.raw, parse_constant=_refuse_constant)
+            if b"\\ud" in self.raw or b"\\uD" in self.raw:
+                body = _well_formed(body)
+        except (ValueError, RecursionError) as error:
             raise Failure(400, f"Invalid JSON: {error}", code="invalid_json") from None
         if not isinstance(body, dict):
             raise Failure(400, "Expected an object", code="invalid_type")
         return body
 
 
-def answer(data: Any, status: int = 200) -> web.Response:
-    """JSON as Express sends it."""
-    body = json.dumps(data, indent=2, ensure_ascii=False).encode()
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _well_formed(value: Any) -> Any:
+    """The same without halves of surrogate pairs, which no UTF-8 can carry: each becomes a replacement character."""
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, list):
+        return [_well_formed(one) for one in value]
+    if isinstance(value, dict):
+        return {_well_formed(name): _well_formed(one) for name, one in value.items()}
+    return value
+
+
+def answer(data: Any, status: int = 200, *, is_compact: bool = False) -> web.Response:
+    """JSON as Express sends it: indented, but for a few short bodies."""
+    separators = (",", ":") if is_compact else None
+    body = json.dumps(data, indent=None if is_compact else 2, separators=separators, ensure_ascii=False).encode()
     return web.Response(body=body, status=status, headers={"Content-Type": "application/json; charset=utf-8"})
 
 
@@ -136,7 +163,10 @@ class EventStream:
         """Send the head."""
         if not self.is_started:
             self.is_started = True
-            self._response.enable_chunked_encoding()
+            if self._request.version >= HttpVersion11:
+                self._response.enable_chunked_encoding()
+            else:  # HTTP/1.0 knows no chunks: the end of the connection is the end of the stream
+                self._response.force_close()
             await self._response.prepare(self._request)
 
     async def send(self, data: Any, event: str | None = None) -> None:
@@ -146,6 +176,12 @@ class EventStream:
         name = f"event: {event}\n" if event else ""
         await self._response.write(f"{name}data: {text}\n\n".encode())
 
+    def cut(self) -> web.StreamResponse:
+        """Close the connection where it is: no last chunk."""
+        if self._request.transport is not None:
+            self._request.transport.close()
+        return self._response
+
     async def end(self) -> web.StreamResponse:
         """The last chunk."""
         await self.start()
@@ -153,11 +189,18 @@ class EventStream:
         return self._response
 
 
-def express_head(behaviour: Behaviour) -> Callable[[web.Request, web.StreamResponse], Awaitable[None]]:
-    """What goes over a head before it is sent: the fields Express sends, in its order."""
+def express_head(
+    behaviour: Behaviour, keepalive_s: float = 5.0
+) -> Callable[[web.Request, web.StreamResponse], Awaitable[None]]:
+    """What goes over a head before it is sent: the fields Express sends, in its order.
+
+    R: tracker#618 (JSON), goose#11318 (streams); `Date` is Node's own.
+    """
 
     async def prepare(request: web.Request, response: web.StreamResponse) -> None:
         if response.status == 101:
+            for name in ("Server", "Date", "Content-Type"):  # S: ws, the library of the server's WebSockets, sends none
+                response.headers.pop(name, None)
             return
         fields: CIMultiDict[str] = CIMultiDict(response.headers)
         fields.pop("Server", None)
@@ -166,12 +209,15 @@ def express_head(behaviour: Behaviour) -> Callable[[web.Request, web.StreamRespo
             fields["Access-Control-Allow-Origin"] = fields["Access-Control-Allow-Headers"] = "*"
         if isinstance(response, web.Response) and isinstance(response.body, bytes):
             fields["ETag"] = etag(response.body)
-        fields["Connection"] = "keep-alive" if response.keep_alive is not False and request.keep_alive else "close"
-        if "Transfer-Encoding" not in fields and fields["Connection"] == "keep-alive":
-            fields["Keep-Alive"] = "timeout=5"
+        stays = response.keep_alive is not False and request.keep_alive
+        fields["Connection"] = "keep-alive" if stays else "close"
+        is_stream = not isinstance(response, web.Response)
+        if stays and not is_stream:
+            fields["Keep-Alive"] = f"timeout={int(keepalive_s)}"
         response.headers.clear()
-        rest = [name for name in fields if name.title() not in {one.title() for one in (*_ORDER, *_LAST)}]
-        for name in (*_ORDER, *rest, *_LAST):
+        last = _LAST_OF_STREAM if is_stream else _LAST
+        known = {name.lower() for name in (*_FIRST, *last)}
+        for name in (*_FIRST, *(name for name in fields if name.lower() not in known), *last):
             for value in fields.popall(name, []):
                 response.headers.add(name, value)
 
@@ -182,6 +228,14 @@ def etag(body: bytes) -> str:
     """A weak tag as Express makes it: length and SHA-1."""
     digest = base64.b64encode(hashlib.sha1(body, usedforsecurity=False).digest()).decode()[:27]
     return f'W/"{len(body):x}-{digest}"'
+
+
+def is_fresh(request: web.Request, tag: str) -> bool:
+    """Whether the client has it already, as Express finds out: weakly, and unless it asks for a new one."""
+    if request.method not in ("GET", "HEAD") or "no-cache" in request.headers.get("Cache-Control", ""):
+        return False
+    known = [one.strip() for one in request.headers.get("If-None-Match", "").split(",")]
+    return "*" in known or tag.removeprefix("W/") in [one.removeprefix("W/") for one in known]
 
 
 def check_token(behaviour: Behaviour, request: web.Request) -> None:
@@ -195,23 +249,21 @@ def check_token(behaviour: Behaviour, request: web.Request) -> None:
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() != "bearer":
         token = request.headers.get("x-api-key", "") if request.path == "/v1/messages" else ""
+    if refusal := token_refusal(behaviour, token):
+        raise Failure(401, refusal, code="invalid_api_key")
+
+
+def token_refusal(behaviour: Behaviour, token: str) -> str:
+    """Why a token is not good enough, "" if it is; HTTP and WebSockets say the same. R."""
     if not token:
-        raise Failure(
-            401,
+        return (
             "An LM Studio API token is required to make requests to this server, but none was provided using the "
             "Authorization header using the 'Bearer' scheme (i.e., 'Authorization: Bearer $LM_API_TOKEN'). "
-            "Learn more at: https://lmstudio.ai/docs/developer/core/authentication",
-            code="invalid_api_key",
+            "Learn more at: https://lmstudio.ai/docs/developer/core/authentication"
         )
     if not _TOKEN.fullmatch(token):
-        shown = f"{token[:10]}..." if len(token) > 10 else token
-        raise Failure(
-            401,
-            f"Malformed LM Studio API token provided: {shown} Ensure you are using a valid token.",
-            code="invalid_api_key",
-        )
-    if token not in behaviour.tokens:
-        raise Failure(401, "Invalid LM Studio API token provided.", code="invalid_api_key")
+        return f"Malformed LM Studio API token provided: {token[:10]}... Ensure you are using a valid token."
+    return "" if token in behaviour.tokens else "Invalid LM Studio API token provided."
 
 
 def refused_token(failure: Failure) -> dict[str, Any]:
@@ -230,17 +282,23 @@ def failure_of(error: Exception, behaviour: Behaviour) -> Failure:
     if isinstance(error, ContextOverflowError):
         return Failure(400, overflow_words(error, behaviour), code="context_length_exceeded")
     if isinstance(error, EngineError):
-        return _engine_failure(error)
+        return _engine_failure(error, behaviour)
+    if isinstance(error, RecursionError | MissingExtraError):
+        is_missing = isinstance(error, MissingExtraError)
+        deep = Failure(400, "The request is nested too deeply")
+        return Failure(501, str(error), type_="not_implemented") if is_missing else deep
     raise error
 
 
-def _engine_failure(error: EngineError) -> Failure:
-    """R: tracker#2218 (template), #1202 (load), #1620 (crash)."""
+def _engine_failure(error: EngineError, behaviour: Behaviour) -> Failure:
+    """R: tracker#2218 and #842 (template), #1202 (load), #1620 (crash); U: the status of the last two."""
+    if error.kind == "template" and behaviour.template_error == "render":
+        return Failure(400, f'Error rendering prompt with jinja template: "{error}".')
     if error.kind == "template":
         words = f"Engine protocol applyPromptTemplate request returned 500: Jinja Exception: {error}"
         return Failure(500, words, type_="internal_error")
     if error.kind == "load":
-        return Failure(400, f"Failed to load model. Error: {error}", type_="internal_error")
+        return Failure(400, f'Failed to load model "{error.model}". Error: {error}', type_="internal_error")
     if error.kind == "context":
         return Failure(400, str(error) or "Context size has been exceeded", code="context_length_exceeded")
     return Failure(400, str(error), type_="internal_error")

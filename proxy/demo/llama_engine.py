@@ -122,9 +122,12 @@ class _Start:
 
 
 def _as_embedding(model: Model) -> Model:
+    """The same file as another model; its path differs, for a path names one model."""
+    folder, slash, file = model.path.rpartition("/")
     return replace(
         model,
         key=f"text-embedding-{model.key}",
+        path=f"{folder}{slash}text-embedding-{file}",
         type="embedding",
         display_name=f"{model.display_name} Embedding",
         template="",

@@ -84,7 +84,7 @@ class LlamaModel:
         """
         session = aiohttp.ClientSession(
             process.url,
-            connector=aiohttp.TCPConnector(limit=0),
+            connector=aiohttp.TCPConnector(limit=0, force_close=True),  # llama.cpp closes them after a stream anyway
             timeout=aiohttp.ClientTimeout(),  # a long prompt may take longer than any limit
         )
         try:
@@ -99,7 +99,7 @@ class LlamaModel:
     async def render(
         self, messages: Sequence[Message], *, tools: Sequence[dict[str, Any]] | None = None, template: str | None = None
     ) -> str:
-        """The prompt; the model's own template is rendered by llama.cpp, another one here: it takes none per request."""
+        """The prompt; llama.cpp renders the model's own template, another one is rendered here: it takes none."""
         if template is not None:
             return render(template, messages, tools=tools, bos_token=self._bos_token, eos_token=self._eos_token)
         request: dict[str, Any] = {"messages": list(messages)} | ({"tools": list(tools)} if tools else {})
@@ -124,6 +124,9 @@ class LlamaModel:
 
     async def generate(self, prompt: Sequence[int], sampling: Sampling) -> AsyncGenerator[Step, None]:
         """Generate; llama.cpp stops within a batch or a token when the connection closes."""
+        if self.model.type == "embedding":
+            raise EngineError(f"{self.model.key} is an embedding model, it generates no text")
+        self._require_alive()
         request = {
             **sampling_settings(sampling),
             "prompt": list(prompt),
@@ -147,9 +150,10 @@ class LlamaModel:
                         if not is_checked and "prompt_progress" not in event:
                             self._require_grammar(log_at)
                             is_checked = True
-                        async for step in stream.steps(event):
+                        for step in await stream.steps(event):
                             yield step
-        except (aiohttp.ClientError, ValueError, KeyError, ConnectionError) as error:
+        except (aiohttp.ClientError, ValueError, KeyError, ConnectionError, RuntimeError) as error:
+            # RuntimeError: the session was closed, by unload
             await self._explain(error)
         if not stream.is_finished:
             await self._explain(EOFError("its answer ended too early"))
@@ -181,7 +185,12 @@ class LlamaModel:
         how = self._process.ended()
         return how and f"llama.cpp {how}"
 
+    def _require_alive(self) -> None:
+        if how := self.ended():
+            raise EngineError(f"The model is gone: {how}", kind="crashed")
+
     async def _post(self, path: str, request: dict[str, Any]) -> Any:
+        self._require_alive()
         try:
             async with self._session.post(path, data=_json(request), headers=_JSON) as response:
                 answer = await response.json()
@@ -194,8 +203,7 @@ class LlamaModel:
     async def _explain(self, error: Exception) -> NoReturn:
         """Say whether the process is gone, or why else it did not answer."""
         for _ in range(int(_ENDING_S / 0.02)):
-            if how := self.ended():
-                raise EngineError(f"The model has crashed: {how}", kind="crashed") from error
+            self._require_alive()
             if not isinstance(error, aiohttp.ClientError | ConnectionError | EOFError):
                 break
             await asyncio.sleep(0.02)  # the connection breaks a moment before the process is gone

@@ -7,24 +7,15 @@ however that one dies.
 
 import argparse
 import importlib.util
-import json
 import os
-import signal
-import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import Any, Self
 
+from proxy.demo.child import Child, begin
 from proxy.errors import MissingExtraError, ProxyLogError
 
 DEFAULT_CONTEXT_LENGTH = 2048
-_PACKAGE_ROOT = str(Path(__file__).resolve().parents[2])
-_CHILD = (
-    f"import sys; sys.path.insert(0, {_PACKAGE_ROOT!r}); import proxy; del sys.path[0]; "
-    "from proxy.demo.llama_process import main; main()"
-)
-"""What `python -m` does, but blind to a proxy.py or json.py in the folder where the user happens to be."""
 DEFAULT_PARALLEL = 2
 """Requests answered at the same time; others wait."""
 _BATCH = 64
@@ -49,14 +40,14 @@ def require_engine() -> None:
 class LlamaProcess:
     """A running model server; a context manager that ends it."""
 
-    def __init__(self, process: subprocess.Popen[bytes], url: str, model: str, model_file: Path, log: Path) -> None:
-        self._process = process
+    def __init__(self, child: Child, url: str, model: str, model_file: Path) -> None:
+        self._child = child
         self.url = url
         """Where it listens: `http://127.0.0.1:PORT`."""
         self.model = model
         """What `/v1/models` calls the model."""
         self.model_file = model_file
-        self.log = log
+        self.log = child.log
         """llama.cpp's own words."""
 
     @classmethod
@@ -91,19 +82,7 @@ class LlamaProcess:
         arguments = ["--model-file", str(model_file), "--model", model, "--port", str(port)]
         arguments += ["--context-length", str(context_length), "--parallel", str(parallel)]
         arguments += ["--embedding"] if is_embedding else []
-        try:
-            log.parent.mkdir(parents=True, exist_ok=True)
-            with log.open("wb") as stderr:
-                process = subprocess.Popen(
-                    [sys.executable, "-P", "-c", _CHILD, *arguments],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=stderr,
-                    start_new_session=True,  # Ctrl-C is for the one who started it: the proxy drains first
-                )
-        except OSError as error:
-            raise ProxyLogError(f"{log}: cannot write the engine's log: {error.strerror}") from error
-        engine = cls(process, "", model, model_file, log)
+        engine = cls(Child.start("proxy.demo.llama_process", arguments, log=log), "", model, model_file)
         try:
             engine._await_url()
         except BaseException:
@@ -112,13 +91,10 @@ class LlamaProcess:
         return engine
 
     def _await_url(self) -> None:
-        assert self._process.stdout
-        line = self._process.stdout.readline()
-        said = json.loads(line) if line else {}
+        said = self._child.next_line()
         if "import_error" in said:
             raise MissingExtraError(_NO_ENGINE.format(problem=f"does not work here ({said['import_error']})"))
         if "url" not in said:
-            self._process.wait()
             why = said.get("error") or f"the engine {self.ended()}"
             raise ProxyLogError(
                 f"{self.model_file}: llama.cpp cannot serve this model: {why}\n"
@@ -135,26 +111,15 @@ class LlamaProcess:
     @property
     def pid(self) -> int:
         """The process's number."""
-        return self._process.pid
+        return self._child.pid
 
     def ended(self) -> str | None:
         """How the process ended, in words; None while it runs."""
-        code = self._process.poll()
-        if code is None:
-            return None
-        return f"died of {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        return self._child.ended()
 
     def stop(self) -> None:
         """End it at once; nothing happens if it has ended."""
-        self._process.terminate()
-        try:
-            self._process.wait(5)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe:
-                pipe.close()
+        self._child.stop()
 
     def __enter__(self) -> Self:
         return self
@@ -193,12 +158,6 @@ def _start_server(arguments: argparse.Namespace) -> Any:
     return xllamacpp.Server(parameters)
 
 
-def _end_with_stdin() -> None:
-    """End the process when its standard input does: nobody is left to serve, and nothing is worth saving."""
-    os.read(0, 1)
-    os._exit(0)
-
-
 def main() -> None:
     """Serve a model until standard input ends."""
     parser = argparse.ArgumentParser(prog="python -m proxy.demo.llama_process", description=main.__doc__)
@@ -209,16 +168,7 @@ def main() -> None:
     parser.add_argument("--parallel", type=int, default=DEFAULT_PARALLEL)
     parser.add_argument("--embedding", action="store_true")
     arguments = parser.parse_args()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    watch = threading.Thread(target=_end_with_stdin, daemon=True)
-    watch.start()
-    # Native code prints where it likes; only the one line below goes to the standard output.
-    stdout = os.dup(1)
-    os.dup2(2, 1)
-
-    def say(**what: str) -> None:
-        os.write(stdout, json.dumps(what).encode() + b"\n")
-
+    say = begin()
     try:
         server = _start_server(arguments)
     except ImportError as error:
@@ -227,7 +177,7 @@ def main() -> None:
         say(error=str(error))
     else:
         say(url=server.listening_address)
-        watch.join()
+        threading.Event().wait()  # the process ends with its standard input
 
 
 if __name__ == "__main__":

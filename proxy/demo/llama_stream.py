@@ -11,7 +11,7 @@ Facts (measured with xllamacpp 2026.10)
 """
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 from proxy.demo.engine import EngineError, Finish, Piece, Progress, Step
@@ -38,7 +38,7 @@ class LlamaStream:
         self.is_finished = False
         """It is whole: `Finish` has come."""
 
-    async def steps(self, event: dict[str, Any]) -> AsyncIterator[Step]:
+    async def steps(self, event: dict[str, Any]) -> list[Step]:
         """The steps of one event.
 
         Raises:
@@ -47,18 +47,14 @@ class LlamaStream:
         if "error" in event:
             raise error_of(event)
         if progress := event.get("prompt_progress"):
-            yield Progress(progress["processed"], progress["total"], progress["cache"])
-            return
+            return [Progress(progress["processed"], progress["total"], progress["cache"])]
         tokens = await self._tokens_of(event)
         if event["stop"]:
-            async for step in self._last(event):
-                yield step
-            return
+            return await self._last(event)
         known, self._held = self._held, ()
         if tokens and tokens[-1] in self._control_tokens:
             tokens, self._held = tokens[:-1], tokens[-1:]
-        if known or tokens or event["content"]:
-            yield self._piece(event["content"], known + tokens)
+        return [self._piece(event["content"], known + tokens)] if known or tokens or event["content"] else []
 
     async def _tokens_of(self, event: dict[str, Any]) -> tuple[int, ...]:
         told = tuple(event["tokens"])
@@ -74,15 +70,14 @@ class LlamaStream:
         self._tokens += tokens
         return Piece(text, tokens)
 
-    async def _last(self, event: dict[str, Any]) -> AsyncIterator[Step]:
-        stop = event["stop_type"]
+    async def _last(self, event: dict[str, Any]) -> list[Step]:
+        stop, timings = event["stop_type"], event["timings"]
         tokens = () if stop == "eos" else self._held
-        lost = await self._lost_text(tokens) if stop == "limit" and event["generation_settings"]["stop"] else ""
-        if text := event["content"] + lost or tokens:
-            yield self._piece(event["content"] + lost if text else "", tokens)
-        timings = event["timings"]
-        self.is_finished = True
-        yield Finish(
+        text = event["content"]
+        if stop == "limit" and event["generation_settings"]["stop"]:
+            text += await self._lost_text(tokens)
+        pieces = [self._piece(text, tokens)] if text or tokens else []
+        finish = Finish(
             reason=self._reason(event),
             stop_string=event["stopping_word"] if stop == "word" else None,
             prompt_tokens=timings["prompt_n"] + timings["cache_n"],
@@ -91,6 +86,8 @@ class LlamaStream:
             prompt_s=timings["prompt_ms"] / 1000,
             predicted_s=timings["predicted_ms"] / 1000,
         )
+        self.is_finished = True
+        return [*pieces, finish]
 
     async def _lost_text(self, more: tuple[int, ...]) -> str:
         """What was held back when the limit came: the text of all tokens, without what was sent."""
@@ -111,7 +108,7 @@ class LlamaStream:
                 raise EngineError(f"llama.cpp ended its answer for an unknown reason: {other}")
 
 
-async def events_of(chunks: AsyncIterator[bytes]) -> AsyncIterator[dict[str, Any]]:
+async def events_of(chunks: AsyncIterator[bytes]) -> AsyncGenerator[dict[str, Any], None]:
     """The JSON of server-sent events; `error:` lines as well, which is how some versions tell errors."""
     rest = b""
     async for chunk in chunks:
@@ -127,5 +124,7 @@ def error_of(answer: Any) -> EngineError:
     """llama.cpp's error, as ours."""
     told = answer.get("error") if isinstance(answer, dict) else None
     error = told if isinstance(told, dict) else {"message": str(told or answer)}
-    kind = "context" if error.get("type") == "exceed_context_size_error" else "failed"
-    return EngineError(str(error.get("message")), kind=kind)
+    message = str(error.get("message"))
+    # the latter is what it says of a text to embed
+    is_too_long = error.get("type") == "exceed_context_size_error" or "too large to process" in message
+    return EngineError(message, kind="context" if is_too_long else "failed")

@@ -13,6 +13,11 @@ from proxy.demo.prediction import Ask, Prediction
 _MOST_CHATS = 1000
 
 
+def new_response_id() -> str:
+    """`resp_` and 48 hex digits. D."""
+    return f"resp_{secrets.token_hex(24)}"
+
+
 class Lookalike:
     """LM Studio without its window."""
 
@@ -42,6 +47,8 @@ class Lookalike:
         """Parameters set in the server's tab."""
         self.chats: dict[str, list[Message]] = {}
         """Stored chats of /api/v1/chat and /v1/responses, by response id: every message up to that answer."""
+        self.kept: dict[str, Any] = {}
+        """What a surface keeps from one request to the next, by its own name."""
         self._held_output: dict[str, Any] | None = None
 
     def predict(self, instance: Instance, ask: Ask) -> Prediction:
@@ -67,9 +74,9 @@ class Lookalike:
             return merged(base, preset, ask.layer)
         return merged(base, preset, ask.layer, self.model_defaults)
 
-    def remember(self, messages: list[Message]) -> str:
-        """Store a chat; gives its response id (`resp_` and 48 hex digits. D)."""
-        response_id = f"resp_{secrets.token_hex(24)}"
+    def remember(self, messages: list[Message], response_id: str | None = None) -> str:
+        """Store a chat; gives its response id, a new one unless it was told to the client already."""
+        response_id = response_id or new_response_id()
         self.chats[response_id] = messages
         while len(self.chats) > _MOST_CHATS:
             del self.chats[next(iter(self.chats))]

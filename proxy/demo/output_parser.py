@@ -180,12 +180,12 @@ class _Call:
     def news(self) -> list[Event]:
         """What can be told by now; the last brace is the call's own, not the arguments'."""
         events: list[Event] = []
+        start = _CALL_START.match(self.raw)
+        if start is None:
+            return []
         if self._told < 0:
-            start = _CALL_START.match(self.raw)
-            if start is None:
-                return []
-            self._told = start.end()
             events.append(ToolCallName(self.id, json.loads(start[1])))
+        self._told = max(self._told, start.end())  # white space before the arguments may come after the name was told
         ready = self.raw.rstrip()
         ready = ready[: -1 if ready.endswith("}") else None]
         if len(ready) > self._told:

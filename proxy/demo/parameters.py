@@ -15,6 +15,8 @@ Layer = dict[str, Any]
 """Key to value: `{"llm.prediction.temperature": 0.2}`."""
 
 P = "llm.prediction."
+_LARGEST = 2**53
+"""JavaScript's largest safe integer is one less."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,15 +108,19 @@ def _form(parameter: Parameter, name: str, value: Any) -> Any:
     if parameter.key == P + "llama.logitBias":
         if not isinstance(value, dict):
             raise BadParameterError(name, f"'{name}' must be an object of token ids and numbers")
-        try:
-            return [[int(token), float(bias)] for token, bias in value.items()]
-        except (TypeError, ValueError):
-            raise BadParameterError(name, f"'{name}' must be an object of token ids and numbers") from None
-    if isinstance(value, bool) or not isinstance(value, int | float):
+        if not all(token.isdecimal() and len(token) < 20 and _is_number(bias) for token, bias in value.items()):
+            raise BadParameterError(name, f"'{name}' must be an object of token ids and numbers")
+        return [[int(token), float(bias)] for token, bias in value.items()]
+    if not _is_number(value):
         raise BadParameterError(name, f"'{name}' must be a number")
     if parameter.key == MAX_TOKENS and value < 0:
         return {"checked": False, "value": 1000}  # -1 is no limit, throughout the documentation's examples
     return {"checked": True, "value": value} if parameter.is_checkbox else value
+
+
+def _is_number(value: Any) -> bool:
+    """A number that a model can be told: finite, and of a size that fits everywhere."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST
 
 
 def layer_of_fields(stack: Mapping[str, Any] | None) -> Layer:
@@ -164,7 +170,7 @@ def sampling_of(config: Layer) -> Sampling:
         frequency_penalty=number("llama.frequencyPenalty"),
         seed=int(seed) if seed is not None and seed >= 0 else None,
         logit_bias=tuple((int(token), float(bias)) for token, bias in config.get(P + "llama.logitBias") or ()),
-        stop=tuple(config.get(P + "stopStrings") or ()),
+        stop=(*(config.get(P + "stopStrings") or ()), *((config.get(TEMPLATE) or {}).get("stopStrings") or ())),
         max_tokens=int(number("maxPredictedTokens")) if number("maxPredictedTokens") is not None else None,
         json_schema=schema,
         grammar=structured.get("gbnfGrammar") if structured.get("type") == "gbnf" else None,

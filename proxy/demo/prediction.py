@@ -143,9 +143,9 @@ class Prediction:
                     self._lookalike.catalog.drop_dead(instance)
                     raise
 
-    def cancelled(self) -> Done:
-        """The end of a prediction whose events were closed early by the client's word (`cancel`)."""
-        return self._done(self._stats("userStopped", None))
+    def cancelled(self, reason: str = "userStopped") -> Done:
+        """The end of a prediction whose events ended early: by the client's word (`cancel`), or `modelUnloaded`."""
+        return self._done(self._stats(reason, None))
 
     async def _run(self) -> AsyncGenerator[Event, None]:
         instance = self._instance

@@ -9,6 +9,7 @@ import math
 import os
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
@@ -190,8 +191,9 @@ class ScriptedModel:
                 raise EngineError(
                     f"The prompt has {len(prompt)} tokens, the context window {self.context_length}", kind="context"
                 )
-            async for step in self._play(call):
-                yield step
+            async with aclosing(self._play(call)) as steps:
+                async for step in steps:
+                    yield step
             call.ended = "finished"
         except EngineError as error:
             call.ended = "failed"

@@ -5,9 +5,23 @@ Every surface is one module with its `ROUTES`; the namespaces of the SDK's WebSo
 
 import re
 
-from aiohttp import web
+from aiohttp import http_exceptions, web
 
-from proxy.demo import openai_chat
+from proxy.demo import (
+    anthropic_messages,
+    discovery,
+    openai_chat,
+    openai_completions,
+    openai_embeddings,
+    openai_models,
+    openai_responses,
+    rest_v0,
+    rest_v1_chat,
+    rest_v1_downloads,
+    rest_v1_models,
+    sdk_socket,
+    window,
+)
 from proxy.demo.http import (
     Failure,
     Request,
@@ -17,12 +31,27 @@ from proxy.demo.http import (
     etag,
     express_head,
     failure_of,
+    is_fresh,
     plain_form,
     refused_token,
 )
 from proxy.demo.lookalike import Lookalike
 
-SURFACES = (openai_chat,)
+SURFACES = (
+    anthropic_messages,
+    discovery,
+    openai_chat,
+    openai_completions,
+    openai_embeddings,
+    openai_models,
+    openai_responses,
+    rest_v0,
+    rest_v1_chat,
+    rest_v1_downloads,
+    rest_v1_models,
+    sdk_socket,
+    window,
+)
 _SHOWN_BODY = 2000
 _KEEPALIVE_S = 5.0
 """R: tracker#618, `Keep-Alive: timeout=5`."""
@@ -36,10 +65,10 @@ class LookalikeServer:
         self.look = look
         self._keepalive_s = keepalive_s
         self._routes = [
-            (route, re.compile(route.path))
+            (route, re.compile(route.path, re.IGNORECASE))  # U: as Express does by default
             for surface in SURFACES
             for route in surface.ROUTES
-            if look.behaviour.has(route.since)
+            if look.behaviour.has(route.since) and (not route.switch or getattr(look.behaviour, route.switch))
         ]
         self._runner: web.AppRunner | None = None
         self.url = ""
@@ -53,7 +82,8 @@ class LookalikeServer:
         """
         app = web.Application(client_max_size=1 << 30)
         app.router.add_route("*", "/{path:.*}", self._serve)
-        app.on_response_prepare.append(express_head(self.look.behaviour))
+        app.on_response_prepare.append(express_head(self.look.behaviour, self._keepalive_s))
+        app.on_shutdown.append(lambda _: sdk_socket.sockets_of(self.look).close())
         self._runner = web.AppRunner(
             app,
             handler_cancellation=True,  # a client that leaves stops the generation
@@ -83,20 +113,39 @@ class LookalikeServer:
         await self.close()
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
-        look = self.look
-        method = "GET" if request.method == "HEAD" else request.method
         try:
-            check_token(look.behaviour, request)
-        except Failure as failure:
-            return answer(refused_token(failure), failure.status)
+            return _conditional(request, await self._response(request))
+        except ConnectionError:  # the client has gone in the middle of it: there is nobody to answer to
+            return web.Response()
+
+    async def _response(self, request: web.Request) -> web.StreamResponse:
+        route, parts = self._find(request)
+        if route is None or not (route.is_open or route.is_socket):
+            try:
+                check_token(self.look.behaviour, request)
+            except Failure as failure:
+                return answer(refused_token(failure), failure.status)
+        return self._unknown(request) if route is None else await self._answer(route, request, parts)
+
+    def _find(self, request: web.Request) -> tuple[Route | None, tuple[str, ...]]:
+        """The route of a request, and the parts of its path."""
+        methods = {"HEAD": "GET", "OPTIONS": "POST" if self.look.behaviour.options == "post" else "OPTIONS"}
+        method = methods.get(request.method, request.method)
+        path = request.path.removesuffix("/") or "/"  # U: Express, too
+        is_upgrade = request.headers.get("Upgrade", "").lower() == "websocket"
         for route, pattern in self._routes:
-            if route.method == method and (match := pattern.fullmatch(request.path)):
-                return await self._answer(route, request, match.groups())
-        return self._unknown(request)
+            if route.method == method and route.is_socket <= is_upgrade and (match := pattern.fullmatch(path)):
+                return route, match.groups()
+        return None, ()
 
     async def _answer(self, route: Route, request: web.Request, parts: tuple[str, ...]) -> web.StreamResponse:
         look = self.look
-        raw = await request.read()
+        if route.is_socket:
+            return await route.handler(look, Request(request, b"", parts))
+        try:
+            raw = await request.read()
+        except (web.RequestPayloadError, http_exceptions.BadHttpMessage) as error:
+            return answer(route.errors(Failure(400, f"Invalid body: {error}")), 400)
         shown = raw[:_SHOWN_BODY].decode(errors="replace") + (
             "... <Truncated in logs> ..." if len(raw) > _SHOWN_BODY else ""
         )
@@ -104,26 +153,31 @@ class LookalikeServer:
             f"Received request: {request.method} to {request.path}" + (f" with body {shown}" if raw else "")
         )
         try:
-            response = await route.handler(look, Request(request, raw, parts))
+            return await route.handler(look, Request(request, raw, parts))
+        except ConnectionError:
+            raise
         except Exception as error:  # noqa: BLE001 - `failure_of` raises again what is none of the core's
             failure = failure_of(error, look.behaviour)
-            look.log.server(f"[ERROR] {failure.message}", "error")
-            response = answer(route.errors(failure), failure.status)
-        if request.method == "GET" and isinstance(response, web.Response):
-            return _conditional(request, response)
-        return response
+            look.log.server(failure.message, "error")
+            return answer(route.errors(failure), failure.status)
 
     def _unknown(self, request: web.Request) -> web.Response:
         """R: tracker#618, #1323, #2085: 200 with an error in the body."""
+        behaviour = self.look.behaviour
+        if request.method == "OPTIONS" and behaviour.options == "empty":
+            return web.Response(status=204)
         words = f"Unexpected endpoint or method. ({request.method} {request.path})"
-        if self.look.behaviour.unknown_v1_is_404 and request.path.startswith("/api/v1/"):
-            return answer(plain_form(Failure(404, words)), 404)
+        is_compact = not behaviour.catch_all_pretty
+        if behaviour.unknown_v1_is_404 and request.path.startswith("/api/v1/"):
+            return answer(plain_form(Failure(404, words)), 404, is_compact=is_compact)
         self.look.log.server(f"{words}. Returning 200 anyway", "error")
-        return answer(plain_form(Failure(200, words)))
+        return answer(plain_form(Failure(200, words)), is_compact=is_compact)
 
 
-def _conditional(request: web.Request, response: web.Response) -> web.Response:
-    """304 where the client has it already."""
-    if isinstance(response.body, bytes) and request.headers.get("If-None-Match") == etag(response.body):
-        return web.Response(status=304, headers={"ETag": etag(response.body)})
+def _conditional(request: web.Request, response: web.StreamResponse) -> web.StreamResponse:
+    """The response; 304 where the client has it already."""
+    if isinstance(response, web.Response) and isinstance(response.body, bytes) and response.status == 200:
+        tag = etag(response.body)
+        if is_fresh(request, tag):
+            return web.Response(status=304, headers={"ETag": tag})
     return response

@@ -26,7 +26,10 @@ def smallest_json(schema: Any) -> Any:
     Raises:
         EngineError: it allows nothing that could be found here.
     """
-    return _smallest(schema, schema, 0)
+    try:
+        return _smallest(schema, schema, 0)
+    except (TypeError, ValueError, LookupError, AttributeError, OverflowError, re.error) as error:
+        raise EngineError(f"the JSON schema is malformed: {error}") from None
 
 
 def _smallest(schema: Any, root: Any, depth: int) -> Any:

@@ -11,6 +11,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 CHAT_PATH = "/v1/chat/completions"
+V0_CHAT_PATH = "/api/v0/chat/completions"
+"""LM Studio's own: the same, with statistics."""
 RHYME = "Continue the rhyme:\n" + "\n".join(
     f"{count} went out to play." for count in ("One elephant", "Two elephants", "Three elephants", "Four elephants")
 )
@@ -24,15 +26,17 @@ class Request:
     content: str
     """What the user says."""
     is_streamed: bool = False
+    path: str = CHAT_PATH
 
     def body(self, model: str) -> dict[str, object]:
         """The body to send; the same request gives the same answer, and a short one."""
-        stream = {"stream": True} if self.is_streamed else {}
+        # LM Studio counts the tokens of a stream only for those who ask.
+        stream = {"stream": True, "stream_options": {"include_usage": True}} if self.is_streamed else {}
         messages = [{"role": "user", "content": self.content}]
         return {"model": model, "messages": messages, "temperature": 0, "max_tokens": 80, **stream}
 
 
-REQUESTS = (Request("hi"), Request(RHYME), Request(RHYME, is_streamed=True))
+REQUESTS = (Request("hi"), Request(RHYME), Request(RHYME, is_streamed=True), Request(RHYME, path=V0_CHAT_PATH))
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +44,22 @@ class Answer:
     """What came back."""
 
     text: str
-    output_tokens: int | None
-    """As llama.cpp counts them; None where it does not say."""
-    tokens_per_second: float | None
-    """As llama.cpp reports it: decoding alone."""
+    output_tokens: int | None = None
+    """As the answer's `usage` says; None where it does not."""
+    tokens_per_second: float | None = None
+    """As the answer's `stats` say, which only LM Studio's own APIs fill."""
     refusal: str | None = None
     """The status and what the server said; None for an answer."""
 
 
-def ask(url: str, body: dict[str, object], on_text: Callable[[str], None]) -> Answer:
+def ask(
+    url: str,
+    body: dict[str, object],
+    on_text: Callable[[str], None],
+    *,
+    path: str = CHAT_PATH,
+    token: str | None = None,
+) -> Answer:
     """Send one chat request to the server at `url`; `on_text` gets the text as far as it has come.
 
     Raises:
@@ -56,31 +67,42 @@ def ask(url: str, body: dict[str, object], on_text: Callable[[str], None]) -> An
     """
     address = urlsplit(url)
     connection = http.client.HTTPConnection(address.hostname or "", address.port)
+    head = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
     try:
-        connection.request("POST", CHAT_PATH, json.dumps(body), {"Content-Type": "application/json"})
+        connection.request("POST", path, json.dumps(body), head)
         response = connection.getresponse()
         if response.status != 200:
             said = response.read().decode(errors="replace")
-            return Answer("", None, None, f"{response.status} {response.reason}: {said}")
-        if not body.get("stream"):
-            answer = json.loads(response.read())
-            text = answer["choices"][0]["message"].get("content") or ""
-            on_text(text)
-            return _answer(text, answer)
-        text = ""
-        last: dict[str, Any] = {}
-        for line in response:  # llama.cpp writes an event as one line `data: JSON`
-            data = line.partition(b"data:")[2].strip()
-            if data and data != b"[DONE]":
-                last = json.loads(data)
-                for choice in last.get("choices", ()):
-                    text += choice["delta"].get("content") or ""
-                on_text(text)
-        return _answer(text, last)
+            return Answer("", refusal=f"{response.status} {response.reason}: {said}")
+        if body.get("stream"):
+            return _read_stream(response, on_text)
+        answer = json.loads(response.read())
+        if "choices" not in answer:  # LM Studio answers with 200 what it does not know
+            return Answer("", refusal=f"{response.status} {response.reason}: {json.dumps(answer)}")
+        text = answer["choices"][0]["message"].get("content") or ""
+        on_text(text)
+        return _answer(text, answer)
     finally:
         connection.close()
 
 
-def _answer(text: str, last: dict[str, Any]) -> Answer:
-    timings = last.get("timings", {})
-    return Answer(text, timings.get("predicted_n"), timings.get("predicted_per_second"))
+def _read_stream(response: http.client.HTTPResponse, on_text: Callable[[str], None]) -> Answer:
+    text = ""
+    numbers: dict[str, Any] = {}
+    for line in response:  # every event is one line `data: JSON`, here and at LM Studio
+        data = line.partition(b"data:")[2].strip()
+        if not data or data == b"[DONE]":
+            continue
+        event = json.loads(data)
+        if "error" in event:
+            return Answer(text, refusal=f"an error in the stream: {event['error'].get('message')}")
+        for choice in event.get("choices", ()):
+            text += choice["delta"].get("content") or ""
+        on_text(text)
+        numbers |= {name: event[name] for name in ("usage", "stats") if event.get(name)}
+    return _answer(text, numbers)
+
+
+def _answer(text: str, numbers: dict[str, Any]) -> Answer:
+    usage, stats = numbers.get("usage") or {}, numbers.get("stats") or {}
+    return Answer(text, usage.get("completion_tokens"), stats.get("tokens_per_second"))

@@ -4,8 +4,9 @@
 """
 
 import asyncio
+import io
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -47,6 +48,16 @@ async def running(
         yield server
 
 
+def run(test: Callable[[LookalikeServer], Awaitable[None]], engine: Engine | None = None, **options: Any) -> None:
+    """Run a test against a lookalike of its own; `options` are those of `running`."""
+
+    async def main() -> None:
+        async with running(engine, **options) as server:
+            await test(server)
+
+    asyncio.run(main())
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """A whole answer."""
@@ -76,7 +87,8 @@ async def call(
     headers: Mapping[str, str] | None = None,
 ) -> Answer:
     """One request on a connection of its own; `body` is bytes as they are, or data to be sent as JSON."""
-    data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+    raw = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+    data = None if raw is None else io.BytesIO(raw)
     fields = {"Content-Type": "application/json"} if data is not None else {}
     timeout = aiohttp.ClientTimeout(total=_LIMIT_S)
     async with (
@@ -127,6 +139,26 @@ def _read_event(block: str) -> tuple[str, Any]:
     assert all(name.startswith("event: ") for name in names), block
     text = data.removeprefix("data: ")
     return names[0].removeprefix("event: ") if names else "", text if text == "[DONE]" else json.loads(text)
+
+
+def raw_request(method: str, path: str, body: Any = None, *fields: str, version: str = "1.1") -> bytes:
+    """A request as bytes; `fields` are further lines of its head."""
+    data = b"" if body is None else json.dumps(body).encode()
+    length = [f"Content-Length: {len(data)}"] if body is not None else []
+    head = "\r\n".join((f"{method} {path} HTTP/{version}", "Host: localhost", *length, *fields, "", ""))
+    return head.encode() + data
+
+
+async def raw_head(server: LookalikeServer, request: bytes) -> bytes:
+    """Send bytes over a socket, give the head of the answer with its empty last line; then leave."""
+    host, port = server.url.removeprefix("http://").rsplit(":", 1)
+    reader, writer = await asyncio.open_connection(host, int(port))
+    try:
+        writer.write(request)
+        return await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), _LIMIT_S)
+    finally:
+        writer.close()
+        await writer.wait_closed()
 
 
 async def raw_exchange(server: LookalikeServer, data: bytes) -> bytes:

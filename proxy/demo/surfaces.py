@@ -1,0 +1,59 @@
+"""What the lookalike answers, as a table: families of endpoints, each with the module that answers."""
+
+import re
+from dataclasses import dataclass, fields
+
+from proxy.demo.behaviour import Behaviour
+from proxy.demo.http import Route
+from proxy.demo.sdk_socket import NAMESPACES
+from proxy.demo.server import SURFACES
+
+_FAMILIES = {
+    "/v1/messages": "Anthropic",
+    "/v1/": "OpenAI",
+    "/api/v0/": "REST v0",
+    "/api/v1/": "REST v1",
+    "/lm": "discovery",
+}
+"""By how paths begin. The demo's own paths are none of them."""
+_ALWAYS = {field.name: field.default for field in fields(Route)}["since"]
+_ORDER = ("OpenAI", "Anthropic", "REST v0", "REST v1", "discovery", "SDK")
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One of them."""
+
+    family: str
+    name: str
+    """`POST /v1/chat/completions`, `WebSocket /llm`."""
+    since: str
+    """The application's version that it came with; "" if it was always there."""
+    module: str
+    """Where it is, and where its sources are named."""
+
+
+def endpoints(behaviour: Behaviour) -> tuple[Endpoint, ...]:
+    """All that an application with this behaviour has."""
+    found = []
+    for module in SURFACES:
+        for route in module.ROUTES:
+            path = re.sub(r"\([^)]*\)", "{id}", route.path).replace("\\", "")
+            family = next((name for prefix, name in _FAMILIES.items() if path.startswith(prefix)), None)
+            is_there = behaviour.has(route.since) and (not route.switch or getattr(behaviour, route.switch))
+            if family is not None and is_there:
+                found.append(
+                    Endpoint(family, f"{route.method} {path}", _told(route.since), _last_word(module.__name__))
+                )
+    for name in NAMESPACES:
+        if name != "diagnostics" or behaviour.diagnostics:
+            found.append(Endpoint("SDK", f"WebSocket /{name}", "", f"sdk_{name}"))
+    return tuple(sorted(found, key=lambda one: _ORDER.index(one.family)))
+
+
+def _told(since: str) -> str:
+    return "" if since == _ALWAYS else since
+
+
+def _last_word(dotted: str) -> str:
+    return dotted.rpartition(".")[2]
