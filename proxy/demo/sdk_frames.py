@@ -110,10 +110,21 @@ def _refuse(name: str) -> NoReturn:
 
 
 def compact(data: Any) -> str:
-    """JSON without spaces; half surrogate pairs stay escaped, as `JSON.stringify` writes them."""
+    """JSON as `JSON.stringify` writes it: no spaces, whole numbers without a point, half surrogate pairs escaped."""
+    data = _with_whole_numbers(data)
     text = json.dumps(data, separators=(",", ":"), ensure_ascii=False)
     try:
         text.encode()
     except UnicodeEncodeError:
         return json.dumps(data, separators=(",", ":"))
     return text
+
+
+def _with_whole_numbers(value: Any) -> Any:
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, dict):
+        return {name: _with_whole_numbers(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_with_whole_numbers(one) for one in value]
+    return value

@@ -111,12 +111,14 @@ def test_stop_does_not_wait_for_a_running_answer(smollm2: Path, tmp_path: Path) 
 
 
 def test_models_end_when_the_lookalike_is_killed(smollm2: Path, tmp_path: Path) -> None:
-    with marker() as mark:
-        with LookalikeProcess.start(Settings(port=0, model_file=str(smollm2)), log=tmp_path / "log") as lookalike:
-            with streaming(lookalike.ready.url):
-                os.kill(lookalike.pid, signal.SIGKILL)
-                wait_until(lambda: not marked(mark), "llama.cpp ended")
-            assert lookalike.ended() == "died of SIGKILL"
+    with (
+        marker() as mark,
+        LookalikeProcess.start(Settings(port=0, model_file=str(smollm2)), log=tmp_path / "log") as lookalike,
+    ):
+        with streaming(lookalike.ready.url):
+            os.kill(lookalike.pid, signal.SIGKILL)
+            wait_until(lambda: not marked(mark), "llama.cpp ended")
+        assert wait_until(lookalike.ended, "its end is known") == "died of SIGKILL"
 
 
 STARTER = (

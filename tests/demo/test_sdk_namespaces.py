@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import math
 import os
 import re
 from collections.abc import Awaitable, Callable
@@ -253,7 +252,7 @@ class TestPredict:
         engine = ScriptedEngine()
         presets = {"My Preset": {"llm.prediction.temperature": 0.3, "llm.prediction.topKSampling": 3}}
         predicted(
-            ask(("user", "x"), config=stack(topKSampling=9), fuzzyPresetIdentifier="my-preset".replace("-", " ")),
+            ask(("user", "x"), config=stack(topKSampling=9), fuzzyPresetIdentifier="my preset"),
             engine,
             presets=presets,
         )
@@ -1122,7 +1121,7 @@ def test_history_comes_back_from_messages_as_it_was() -> None:
     assert history_of(messages) == data
 
 
-def test_real_model_tells_its_own_text_counts_and_prompt(smollm2: Path) -> None:
+def test_real_model_tells_its_own_text_counts_and_prompt(smollm2: Path, tmp_path: Path) -> None:
     """Greedy, so that two runs are the same; the tokens add up to the model's own count."""
 
     async def test(server: LookalikeServer) -> None:
@@ -1155,7 +1154,7 @@ def test_real_model_tells_its_own_text_counts_and_prompt(smollm2: Path) -> None:
             assert details["totalPromptTokenCount"] == counted["tokenCount"]
 
     async def main() -> None:
-        async with running(LlamaEngine([smollm2])) as server:
+        async with running(LlamaEngine([smollm2], log_folder=tmp_path)) as server:
             await test(server)
 
     asyncio.run(main())
