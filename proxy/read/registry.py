@@ -1,0 +1,43 @@
+"""Which reader reads an exchange: the built-in ones in their order, then those that other packages bring."""
+
+import logging
+from collections.abc import Iterable
+
+from proxy.plugins import load_entry_points
+from proxy.read.http_session import HttpReader
+from proxy.read.openai_chat import OpenAIChat
+from proxy.read.reader import Claim, Reader, RequestHead
+
+log = logging.getLogger(__name__)
+
+ENTRY_POINTS = "proxy_log.readers"
+BUILT_IN: tuple[Reader, ...] = (HttpReader(OpenAIChat()),)
+"""The first that says yes reads it; if none does, the first that says maybe; `unknown`, the last, always does."""
+
+
+class Registry:
+    """All readers."""
+
+    def __init__(self, readers: Iterable[Reader] | None = None) -> None:
+        """The built-in ones and the plug-ins', unless others are named."""
+        self.readers = tuple(readers) if readers is not None else (*load_entry_points(ENTRY_POINTS), *BUILT_IN)
+
+    def choose(self, head: RequestHead) -> Reader | None:
+        """The reader of an exchange."""
+        maybe = None
+        for reader in self.readers:
+            try:
+                claim = reader.claims(head)
+            except Exception:  # a plug-in's bug must not keep others from reading
+                log.exception("the reader %s cannot say whether %s %s is its own", reader.name, head.method, head.path)
+                continue
+            if claim is Claim.YES:
+                return reader
+            if claim is Claim.MAYBE and maybe is None:
+                maybe = reader
+        return maybe
+
+    @property
+    def versions(self) -> dict[str, int]:
+        """Name to version."""
+        return {reader.name: reader.version for reader in self.readers}
