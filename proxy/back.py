@@ -2,8 +2,8 @@
 
 `python -m proxy.back SETTINGS`, SETTINGS being one JSON object: `trace` (path), and if wanted `body_fields` (paths of
 secrets inside bodies), `log_level`, `living_run` (when the front's run started, wall ns), `web` (HOST:PORT of the live
-page). On stdin the front rings: a byte says that there is something new, the end that the front is dead or has written
-everything.
+page), `index` (how to read what is stored: `encoding`, `prefix_sessions`). On stdin the
+front rings: a byte says that there is something new, the end that the front is dead or has written everything.
 """
 
 import contextlib
@@ -15,12 +15,14 @@ import sqlite3
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
 from proxy.errors import ProxyLogError
+from proxy.indexer import Indexer, IndexSettings
 from proxy.secret import load_key
 from proxy.store.ingest import Ingest, hold_writer_lock
 
@@ -31,6 +33,8 @@ BATCH_EVERY_S = 0.08
 RETRY_S = 0.25
 LOOK_ANYWAY_S = 2.0
 """How long the bell may be silent until the journal is looked at all the same."""
+INDEX_STOP_S = 5.0
+"""How long reading may go on at the end."""
 GIVE_UP_S = 20.0
 """How long the last part is tried again when the front has gone."""
 _BIG_BATCH_BYTES = 1 << 20
@@ -80,9 +84,12 @@ class Doorbell:
 class Back:
     """The loop around `Ingest`: when to take in, and what to do when that fails."""
 
-    def __init__(self, ingest: Ingest, doorbell: Doorbell, trace: Path) -> None:
-        """`trace` is for messages."""
+    def __init__(
+        self, ingest: Ingest, doorbell: Doorbell, trace: Path, on_taken_in: Callable[[], None] = lambda: None
+    ) -> None:
+        """`trace` is for messages; `on_taken_in` is called when something new is in it."""
         self._ingest = ingest
+        self._on_taken_in = on_taken_in
         self._doorbell = doorbell
         self._trace = trace
         self._failed_since: float | None = None
@@ -97,6 +104,8 @@ class Back:
             if is_last and gone_at is None:
                 gone_at = began
             took = self._take_in(is_last=is_last)
+            if took:
+                self._on_taken_in()
             if took is None:
                 if gone_at is not None and began - gone_at > GIVE_UP_S:
                     log.error("%s: the rest of the journal waits for `proxy-log ingest`", self._trace)
@@ -151,12 +160,78 @@ def main(argument: str) -> int:
     lock = _wait_for_lock(trace, doorbell)
     if lock is None:
         return 1
+    indexing = Indexing.of(settings, trace)
     try:
-        with _live_page(trace, settings.get("web", "")):
-            return 0 if Back(ingest, doorbell, trace).run() else 1
+        with _live_page(trace, settings.get("web", "")), indexing:
+            return 0 if Back(ingest, doorbell, trace, indexing.wake).run() else 1
     finally:
         ingest.close()
         lock.release()
+
+
+class Indexing:
+    """Makes readings of what is taken in, in a thread of its own while it is entered: ingest does not wait for it."""
+
+    def __init__(self, indexer: Indexer | None, trace: Path) -> None:
+        """Without an indexer nothing is read."""
+        self._indexer = indexer
+        self._trace = trace
+        self._woken = threading.Event()
+        self._is_stopping = False
+        self._thread = threading.Thread(target=self._run, name="indexer", daemon=True)
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any], trace: Path) -> "Indexing":
+        """As the settings say."""
+        wanted = settings.get("index")
+        if not wanted:
+            return cls(None, trace)
+        how = IndexSettings(
+            encoding=wanted["encoding"],
+            prefix_sessions=wanted["prefix_sessions"],
+            body_fields=tuple(settings.get("body_fields", ())),
+        )
+        return cls(Indexer(trace, how, key=load_key(trace.with_name(trace.name + ".key"))), trace)
+
+    def wake(self) -> None:
+        """There is something new."""
+        self._woken.set()
+
+    def __enter__(self) -> None:
+        if self._indexer is not None:
+            self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        """Read what is left, for a bounded time: the rest is read by the next that runs."""
+        self._is_stopping = True
+        self.wake()
+        if self._indexer is not None:
+            self._thread.join(INDEX_STOP_S)
+
+    def _run(self) -> None:
+        indexer = self._indexer
+        assert indexer is not None
+        has_failed = False
+        try:
+            while True:
+                is_last = self._is_stopping
+                self._woken.clear()
+                try:
+                    read = indexer.run_once()
+                    has_failed = False
+                except (sqlite3.Error, OSError) as error:
+                    read = 0
+                    if not has_failed:
+                        log.warning("%s: readings wait: %s", self._trace, error)
+                    has_failed = True
+                if not read:
+                    if is_last:
+                        return
+                    self._woken.wait(RETRY_S if has_failed or indexer.is_watching else LOOK_ANYWAY_S)
+        except Exception:
+            log.exception("the indexer ended; recording goes on, `proxy-log index` reads the rest")
+        finally:
+            indexer.close()
 
 
 def _live_page(trace: Path, address: str) -> contextlib.AbstractContextManager[None]:

@@ -137,6 +137,8 @@ class UpstreamConfig(_Tree):
     """Where it is: `http://` or `https://`, host, port and, if its API does not begin at `/`, a path."""
     prefix: Annotated[str, AfterValidator(_check_prefix)] = "/"
     """Requests whose path begins with it go there, without it and behind the path of `url`; the longest prefix wins."""
+    session: str = ""
+    """The session that calls by this prefix belong to: give each student or program a prefix of its own."""
 
 
 class ForwardConfig(_Tree):
@@ -190,6 +192,15 @@ class MaskConfig(_Tree):
     """Values masked in JSON bodies before they reach the trace: names with dots, `[]` each element, `*` each field."""
 
 
+class IndexConfig(_Tree):
+    """How recordings become readings: calls, messages, conversations, a full-text index."""
+
+    enabled: bool = True
+    """Read exchanges as they end. Off: `proxy-log index` does it when you ask for it."""
+    encoding: Literal["cl100k_base", "o200k_base", "off"] = "cl100k_base"
+    """tiktoken's encoding that estimates the tokens of each message beside what servers report, or `off`."""
+
+
 class Config(_Tree):
     """Everything that can be set."""
 
@@ -209,6 +220,7 @@ class Config(_Tree):
     cors: CorsConfig = CorsConfig()
     record: RecordConfig = RecordConfig()
     mask: MaskConfig = MaskConfig()
+    index: IndexConfig = IndexConfig()
 
     @model_validator(mode="after")
     def _check_upstreams(self) -> Self:
@@ -228,6 +240,11 @@ class Config(_Tree):
     def web_address(self) -> Address | None:
         """Where to serve the live page, or None."""
         return None if self.web == "off" else parse_address(self.web)
+
+    @property
+    def prefix_sessions(self) -> dict[str, str]:
+        """The session of each upstream that names one."""
+        return {name: upstream.session for name, upstream in self.upstreams.items() if upstream.session}
 
     @property
     def trace_path(self) -> Path:

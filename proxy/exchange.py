@@ -2,6 +2,9 @@
 
 from enum import IntEnum, StrEnum
 
+SESSION_FIELD, TAG_FIELD = "x-proxy-log-session", "x-proxy-log-tag"
+"""Header fields by which a client says what its requests belong to; they are for the proxy and are not forwarded."""
+
 
 class Side(IntEnum):
     """Which of the two sent it. The numbers are the trace's format."""

@@ -188,6 +188,9 @@ class Back:
             "body_fields": list(config.mask.body_fields),
             "log_level": config.log_level,
             "web": "" if config.web == "off" else config.web,
+            "index": {"encoding": config.index.encoding, "prefix_sessions": config.prefix_sessions}
+            if config.index.enabled
+            else None,
         }
         self._read_end, self._write_end = os.pipe()
         os.set_blocking(self._write_end, False)

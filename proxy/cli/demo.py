@@ -190,7 +190,9 @@ def demo(
         raise click.UsageError("--scripted serves no file, --model names one")
     options = {"auth": "on" if auth else "off", "cors": "on" if cors else "off", "parallel": str(parallel)}
     options |= {"context_length": str(context_length), "overflow": overflow, "window": "on"}
-    previous = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    # both raise KeyboardInterrupt, even where a shell that runs it in the background has SIGINT ignored
+    ends = (signal.SIGINT, signal.SIGTERM)
+    previous = {number: signal.signal(number, signal.default_int_handler) for number in ends}
     try:
         if not scripted:
             require_engine()
@@ -214,7 +216,8 @@ def demo(
             with state.written(lookalike.ready.url, behaviour.tokens[0]):
                 running.alone() if no_proxy else running.behind_proxy(listen, is_once=once)
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def _wants_lmstudio_port(listen: str, *, no_proxy: bool) -> bool:

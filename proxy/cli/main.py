@@ -35,6 +35,8 @@ COMMANDS = {
     "show": Entry("proxy.cli.show:show", "Show one exchange: heads, bodies, chunks, times."),
     "verify": Entry("proxy.cli.verify:verify", "Prove that the trace holds every recorded byte."),
     "ingest": Entry("proxy.cli.ingest:ingest", "Take in what a killed proxy left in its journal."),
+    "index": Entry("proxy.cli.index:index", "Read what is recorded and not read yet."),
+    "reread": Entry("proxy.cli.index:reread", "Make readings again, after an upgrade."),
     "path": Entry("proxy.cli.path:path", "Print where the trace is."),
     "docs": Entry("proxy.cli.docs:docs", "Read the documentation here in the terminal."),
     "completion": Entry("proxy.cli.completion:completion", "Print what makes your shell complete proxy-log."),

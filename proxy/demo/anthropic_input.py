@@ -11,7 +11,7 @@ from typing import Any
 from proxy.demo.behaviour import Behaviour
 from proxy.demo.engine import Message
 from proxy.demo.http import Failure
-from proxy.demo.parameters import Layer, layer_of
+from proxy.demo.parameters import ENABLE_THINKING, REASONING_BUDGET, Layer, layer_of
 
 _CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 
@@ -58,7 +58,7 @@ def read_request(body: dict[str, Any], behaviour: Behaviour) -> AnthropicInput:
         messages=messages,
         tools=tools,
         tool_choice=_tool_choice(body.get("tool_choice"), tools),
-        layer=layer_of(body, "anthropic"),
+        layer=layer_of(body, "anthropic") | _thinking(body.get("thinking")),
         is_streamed=bool(body.get("stream")),
         wants_thinking=(body.get("thinking") or {}).get("type") in ("enabled", "adaptive"),
     )
@@ -66,6 +66,19 @@ def read_request(body: dict[str, Any], behaviour: Behaviour) -> AnthropicInput:
 
 def _refusal(message: str) -> Failure:
     return Failure(400, message)
+
+
+def _thinking(value: dict[str, Any] | None) -> Layer:
+    """`{"type": "enabled", "budget_tokens"}`, `adaptive` or `disabled`, as a layer. U: that it reaches the model."""
+    if value is None:
+        return {}
+    layer: Layer = {ENABLE_THINKING: value.get("type") != "disabled"}
+    budget = value.get("budget_tokens")
+    if budget is None:
+        return layer
+    if isinstance(budget, bool) or not isinstance(budget, int) or budget < 0:
+        raise _refusal("thinking.budget_tokens: Input should be a valid integer")
+    return layer | {REASONING_BUDGET: {"checked": True, "value": budget}}
 
 
 def _system(value: Any) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 from proxy.demo.behaviour import Behaviour
 from proxy.demo.engine import Engine, EngineError, LoadedModel, Model
 from proxy.demo.log_bus import LogBus
-from proxy.demo.parameters import Layer
+from proxy.demo.parameters import PARALLEL, Layer
 
 SWEEP_S = 1.0
 """How often idle models are looked for."""
@@ -240,7 +240,7 @@ class Catalog:
     ) -> Instance:
         clock = self._engine.clock.now
         wanted = min(context_length or self._behaviour.context_length, model.max_context_length)
-        parallel = (load_config or {}).get("llm.load.numParallelSessions") or self._behaviour.parallel
+        parallel = (load_config or {}).get(PARALLEL) or self._behaviour.parallel
         started = clock()
         on_load(identifier, 0.0)
         self._log.server(f"Loading model {model.key}...", model=identifier)
@@ -250,6 +250,7 @@ class Catalog:
                 context_length=wanted,
                 parallel=parallel,
                 on_progress=lambda progress: on_load(identifier, progress),
+                config=load_config,
             )
         except EngineError as error:
             error.model = model.key
@@ -261,7 +262,7 @@ class Catalog:
             model,
             loaded,
             parallel,
-            {**(load_config or {}), f"{model.domain}.load.contextLength": loaded.context_length},
+            {f"{model.domain}.load.contextLength": loaded.context_length, **loaded.load_config},
             clock() - started,
             ttl_s,
             is_jit,

@@ -28,8 +28,9 @@ CHATML = """\
     {%- endfor %}
 {%- endmacro -%}
 {%- set has_system = messages and messages[0].role in ('system', 'developer') -%}
-{%- if has_system or tools %}
+{%- if has_system or tools or reasoning_effort %}
     {{- '<|im_start|>system\\n' }}
+    {{- 'Reasoning: ' + reasoning_effort + '\\n' if reasoning_effort else '' }}
     {%- if has_system %}
         {{- messages[0].content }}
     {%- endif %}
@@ -55,9 +56,13 @@ CHATML = """\
 {%- endfor %}
 {%- if add_generation_prompt %}
     {{- '<|im_start|>assistant\\n' }}
+    {%- if enable_thinking is defined and not enable_thinking %}
+        {{- '<think>\\n\\n</think>\\n\\n' }}
+    {%- endif %}
 {%- endif %}
 """
-"""A template with tools and images, for models that are made up."""
+"""A template with tools, images and reasoning, for models that are made up. A level of reasoning stands in the system
+message, as gpt-oss has it; where it is forbidden, the answer begins with an empty thought, as Qwen3 has it."""
 
 
 def _raise_exception(message: str) -> NoReturn:
@@ -90,14 +95,16 @@ def render(
     tools: Sequence[Mapping[str, Any]] | None = None,
     bos_token: str = "",
     eos_token: str = "",
+    variables: Mapping[str, Any] | None = None,
 ) -> str:
-    """The prompt that a template makes of messages, ready for the answer.
+    """The prompt that a template makes of messages, ready for the answer; `variables` are told to it besides.
 
     Raises:
         EngineError: kind `template`: it is no Jinja, refuses the messages, or trips over them.
     """
     try:
         return _ENVIRONMENT.from_string(template).render(
+            **(variables or {}),
             messages=list(messages),
             tools=list(tools) if tools else None,
             add_generation_prompt=True,

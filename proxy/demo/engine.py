@@ -4,7 +4,7 @@ An `Engine` makes `LoadedModel`s, one for each instance that is loaded. All text
 count and every time is theirs: the lookalike makes nothing up.
 """
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -45,6 +45,8 @@ class Model:
     """`135M`."""
     max_context_length: int
     """Tokens it was trained for."""
+    experts: int = 0
+    """How many take part in each token; 0: it is not made of experts."""
     template: str = ""
     """Jinja; empty for embedding models."""
     file: Path | None = None
@@ -87,6 +89,8 @@ class Sampling:
     """The text must be JSON of this schema; {}: any JSON."""
     grammar: str | None = None
     """GBNF."""
+    reasoning_budget: int | None = None
+    """Tokens that may be spent on reasoning."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,11 +139,20 @@ class LoadedModel(Protocol):
     context_length: int
     """Tokens that one prompt and its answer may have together: what it really got, not what was asked for."""
     pid: int
+    load_config: dict[str, Any]
+    """What it was loaded with besides, by the SDK's keys, as it is in force: not what was asked for."""
 
     async def render(
-        self, messages: Sequence[Message], *, tools: Sequence[dict[str, Any]] | None = None, template: str | None = None
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[dict[str, Any]] | None = None,
+        template: str | None = None,
+        variables: Mapping[str, Any] | None = None,
     ) -> str:
         """The prompt: the model's own template (or `template`, Jinja) over the messages, ready for the answer.
+
+        `variables` are told to the template besides: `enable_thinking`, `reasoning_effort`.
 
         Raises:
             EngineError: kind `template`.
@@ -191,9 +204,15 @@ class Engine(Protocol):
     clock: "Clock"
 
     async def load(
-        self, model: Model, *, context_length: int, parallel: int, on_progress: Callable[[float], None]
+        self,
+        model: Model,
+        *,
+        context_length: int,
+        parallel: int,
+        on_progress: Callable[[float], None],
+        config: Mapping[str, Any] | None = None,
     ) -> LoadedModel:
-        """Load a model; `on_progress` gets 0..1.
+        """Load a model; `on_progress` gets 0..1, `config` has the SDK's keys and what was asked for.
 
         Raises:
             EngineError: kind `load`.

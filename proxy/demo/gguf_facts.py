@@ -55,6 +55,8 @@ class GgufFacts:
     publisher: str
     max_context_length: int
     quantization: str
+    experts: int
+    """How many take part in each token; 0: it is not made of experts."""
     size_bytes: int
     parameters: int
     """How many numbers its tensors have."""
@@ -88,6 +90,7 @@ class GgufFacts:
             size_bytes=self.size_bytes,
             parameters=self.size_label,
             max_context_length=self.max_context_length,
+            experts=self.experts,
             template="" if self.is_embedding else self.template,
             file=self.file,
             trained_for_tool_use="tools" in self.template,
@@ -188,6 +191,7 @@ def _facts(file: Path, reader: _Reader) -> GgufFacts:
         architecture=architecture,
         publisher=re.sub(r"[^\w.-]+", "-", _text(told, "general.organization").lower()) or "local",
         max_context_length=_number(told, f"{architecture}.context_length"),
+        experts=_number(told, f"{architecture}.expert_used_count"),
         quantization=_FILE_TYPES.get(
             _number(told, "general.file_type", -1), _TENSOR_TYPES.get(commonest, f"type{commonest}")
         ),

@@ -6,14 +6,24 @@ import platform
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from proxy.demo.engine import Clock, EngineError, Model
 from proxy.demo.gguf_facts import GgufFacts, read_gguf
 from proxy.demo.llama_model import LlamaModel
-from proxy.demo.llama_process import LlamaProcess
+from proxy.demo.llama_process import DEFAULT_BATCH, LlamaProcess
+from proxy.demo.parameters import (
+    EVAL_BATCH,
+    EXPERTS,
+    FLASH_ATTENTION,
+    KV_ON_GPU,
+    LOAD_SEED,
+    OFFLOAD_RATIO,
+    PARALLEL,
+)
 from proxy.errors import ProxyLogError
 
 
@@ -49,7 +59,13 @@ class LlamaEngine:
         self.models: Sequence[Model] = tuple(models)
 
     async def load(
-        self, model: Model, *, context_length: int, parallel: int, on_progress: Callable[[float], None]
+        self,
+        model: Model,
+        *,
+        context_length: int,
+        parallel: int,
+        on_progress: Callable[[float], None],
+        config: Mapping[str, Any] | None = None,
     ) -> LlamaModel:
         """Load a model; `on_progress` gets 0 and 1, for llama.cpp's server tells nothing in between.
 
@@ -68,6 +84,7 @@ class LlamaEngine:
             log=self._log_folder / f"llama-{self._loads}.log",
             context_length=min(context_length, model.max_context_length or context_length),
             parallel=parallel,
+            config=config or {},
         )
         try:
             process = await asyncio.to_thread(start.run)
@@ -75,7 +92,8 @@ class LlamaEngine:
             start.abandon()
             raise
         try:
-            loaded = await LlamaModel.connect(model, self._facts[model.file], process)
+            in_force = start.in_force(process)
+            loaded = await LlamaModel.connect(model, self._facts[model.file], process, load_config=in_force)
         except BaseException:
             process.stop()
             raise
@@ -86,8 +104,18 @@ class LlamaEngine:
 class _Start:
     """The start of a process, in a thread: nobody can cancel it, but it ends what nobody wants any more."""
 
-    def __init__(self, model: Model, *, log: Path, context_length: int, parallel: int) -> None:
+    def __init__(
+        self, model: Model, *, log: Path, context_length: int, parallel: int, config: Mapping[str, Any]
+    ) -> None:
         self._model = model
+        seed = config.get(LOAD_SEED) or {}
+        self._settings = {
+            "batch": max(1, min(config.get(EVAL_BATCH) or DEFAULT_BATCH, context_length)),
+            "flash_attention": config.get(FLASH_ATTENTION, True),
+            "seed": seed["value"] if seed.get("checked") else -1,
+            "gpu": config.get(OFFLOAD_RATIO) not in ("off", 0),  # a part of the layers is all of them here
+            "kv_on_gpu": config.get(KV_ON_GPU, True),
+        }
         self._log = log
         self._context_length = context_length
         self._parallel = parallel
@@ -105,6 +133,7 @@ class _Start:
                 context_length=self._context_length,
                 parallel=self._parallel,
                 is_embedding=self._model.type == "embedding",
+                **self._settings,
             )
         except ProxyLogError as error:
             raise EngineError(str(error), kind="load") from error
@@ -113,6 +142,18 @@ class _Start:
             if self._is_abandoned:
                 process.stop()
         return process
+
+    def in_force(self, process: LlamaProcess) -> dict[str, Any]:
+        """What came of the configuration that was asked for. How many experts there are is the file's word."""
+        if self._model.type == "embedding":
+            return {}
+        settings, seed = self._settings, self._settings["seed"]
+        found = {EVAL_BATCH: settings["batch"], PARALLEL: self._parallel, FLASH_ATTENTION: settings["flash_attention"]}
+        if self._model.experts:
+            found[EXPERTS] = self._model.experts
+        found[KV_ON_GPU] = settings["kv_on_gpu"] and process.has_gpu
+        found[OFFLOAD_RATIO] = "max" if process.has_gpu else "off"
+        return found | ({LOAD_SEED: {"checked": True, "value": seed}} if seed >= 0 else {})
 
     def abandon(self) -> None:
         with self._lock:

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, NoReturn
 
@@ -38,11 +38,12 @@ def sampling_settings(sampling: Sampling) -> dict[str, Any]:
         "repeat_penalty": _or(sampling.repeat_penalty, 1.0),
         "presence_penalty": _or(sampling.presence_penalty, 0.0),
         "frequency_penalty": _or(sampling.frequency_penalty, 0.0),
-        "seed": -1 if sampling.seed is None else sampling.seed & 0xFFFFFFFF,
         "logit_bias": [[token, bias] for token, bias in sampling.logit_bias],
         "stop": [stop for stop in sampling.stop if stop],  # an empty one stops at once
         "n_predict": _or(sampling.max_tokens, -1),
     }
+    if sampling.seed is not None:  # otherwise the one that the model was loaded with, or any
+        settings["seed"] = sampling.seed & 0xFFFFFFFF
     if sampling.grammar is not None:
         settings["grammar"] = sampling.grammar  # with a schema beside it, llama.cpp heeds the grammar
     elif sampling.json_schema is not None:
@@ -64,9 +65,12 @@ class LlamaModel:
         process: LlamaProcess,
         session: aiohttp.ClientSession,
         props: dict[str, Any],
+        *,
+        load_config: dict[str, Any],
     ) -> None:
         self.model = model
         self.pid = process.pid
+        self.load_config = load_config
         self.context_length: int = props["default_generation_settings"]["n_ctx"]
         self._facts = facts
         self._process = process
@@ -76,8 +80,10 @@ class LlamaModel:
         self._unloaded = False
 
     @classmethod
-    async def connect(cls, model: Model, facts: GgufFacts, process: LlamaProcess) -> "LlamaModel":
-        """Make friends with a process that listens.
+    async def connect(
+        cls, model: Model, facts: GgufFacts, process: LlamaProcess, *, load_config: dict[str, Any]
+    ) -> "LlamaModel":
+        """Make friends with a process that listens, and was started with this configuration.
 
         Raises:
             EngineError: it does not answer as it should; the process is left as it is.
@@ -89,7 +95,7 @@ class LlamaModel:
         )
         try:
             async with session.get("/props") as response:
-                return cls(model, facts, process, session, await response.json())
+                return cls(model, facts, process, session, await response.json(), load_config=load_config)
         except BaseException as error:
             await session.close()
             if isinstance(error, aiohttp.ClientError | ValueError | KeyError):
@@ -97,12 +103,20 @@ class LlamaModel:
             raise
 
     async def render(
-        self, messages: Sequence[Message], *, tools: Sequence[dict[str, Any]] | None = None, template: str | None = None
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[dict[str, Any]] | None = None,
+        template: str | None = None,
+        variables: Mapping[str, Any] | None = None,
     ) -> str:
         """The prompt; llama.cpp renders the model's own template, another one is rendered here: it takes none."""
         if template is not None:
-            return render(template, messages, tools=tools, bos_token=self._bos_token, eos_token=self._eos_token)
-        request: dict[str, Any] = {"messages": list(messages)} | ({"tools": list(tools)} if tools else {})
+            tokens = {"bos_token": self._bos_token, "eos_token": self._eos_token}
+            return render(template, messages, tools=tools, variables=variables, **tokens)
+        request: dict[str, Any] = {"messages": list(messages), "chat_template_kwargs": dict(variables or {})}
+        if tools:
+            request["tools"] = list(tools)
         try:
             prompt: str = (await self._post("/apply-template", request))["prompt"]
         except EngineError as error:

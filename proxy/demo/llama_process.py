@@ -18,7 +18,7 @@ from proxy.errors import MissingExtraError, ProxyLogError
 DEFAULT_CONTEXT_LENGTH = 2048
 DEFAULT_PARALLEL = 2
 """Requests answered at the same time; others wait."""
-_BATCH = 64
+DEFAULT_BATCH = 64
 """Tokens of a prompt that are processed in one go. Only between two of them does llama.cpp look whether the client is
 still there and tell its progress; with 64, a prompt takes 3 % longer than with its own 2048 (measured, 1 thread)."""
 _NO_ENGINE = (
@@ -39,6 +39,9 @@ def require_engine() -> None:
 
 class LlamaProcess:
     """A running model server; a context manager that ends it."""
+
+    has_gpu = False
+    """llama.cpp found one, and uses it unless it was told not to."""
 
     def __init__(self, child: Child, url: str, model: str, model_file: Path) -> None:
         self._child = child
@@ -61,6 +64,11 @@ class LlamaProcess:
         context_length: int = DEFAULT_CONTEXT_LENGTH,
         parallel: int = DEFAULT_PARALLEL,
         is_embedding: bool = False,
+        batch: int = DEFAULT_BATCH,
+        flash_attention: bool = True,
+        seed: int = -1,
+        gpu: bool = True,
+        kv_on_gpu: bool = True,
     ) -> Self:
         """Load a model and serve it on 127.0.0.1; returns when it answers.
 
@@ -73,6 +81,11 @@ class LlamaProcess:
                 and down to what the model was trained for.
             parallel: requests answered at the same time, each with a context of that length.
             is_embedding: it makes embeddings, the mean over the tokens, and no text.
+            batch: tokens of a prompt that are processed in one go.
+            flash_attention: whether attention is computed that way.
+            seed: of requests that have none; -1: another one each time.
+            gpu: let a GPU compute, if there is one.
+            kv_on_gpu: let it keep the context, too.
 
         Raises:
             MissingExtraError: llama.cpp is not installed, or not for this platform.
@@ -81,7 +94,9 @@ class LlamaProcess:
         require_engine()
         arguments = ["--model-file", str(model_file), "--model", model, "--port", str(port)]
         arguments += ["--context-length", str(context_length), "--parallel", str(parallel)]
-        arguments += ["--embedding"] if is_embedding else []
+        arguments += ["--batch", str(batch), "--seed", str(seed)]
+        flags = {"embedding": is_embedding, "flash-attention": flash_attention, "gpu": gpu, "kv-on-gpu": kv_on_gpu}
+        arguments += [f"--{name}" for name, is_set in flags.items() if is_set]
         engine = cls(Child.start("proxy.demo.llama_process", arguments, log=log), "", model, model_file)
         try:
             engine._await_url()
@@ -101,7 +116,7 @@ class LlamaProcess:
                 + "".join(f"  {line}\n" for line in self._last_errors())
                 + f"Its log is {self.log}; --model FILE takes another GGUF file, --port another port"
             )
-        self.url = said["url"]
+        self.url, self.has_gpu = said["url"], said["gpu"]
 
     def _last_errors(self) -> list[str]:
         """The last lines of the log that llama.cpp itself calls errors."""
@@ -142,7 +157,18 @@ def _start_server(arguments: argparse.Namespace) -> Any:
     parameters.port = arguments.port
     parameters.n_parallel = arguments.parallel
     parameters.n_ctx = arguments.context_length * arguments.parallel  # llama.cpp shares it out among the slots
-    parameters.n_batch = parameters.n_ubatch = _BATCH
+    parameters.n_batch = parameters.n_ubatch = arguments.batch
+    attention = xllamacpp.llama_flash_attn_type
+    parameters.flash_attn_type = (
+        attention.LLAMA_FLASH_ATTN_TYPE_ENABLED
+        if arguments.flash_attention
+        else attention.LLAMA_FLASH_ATTN_TYPE_DISABLED
+    )
+    parameters.no_kv_offload = not arguments.kv_on_gpu
+    if not arguments.gpu:
+        parameters.n_gpu_layers = 0
+    if arguments.seed >= 0:
+        parameters.sampling.seed = arguments.seed & 0xFFFFFFFF
     if arguments.embedding:
         parameters.embedding = True
         parameters.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
@@ -152,10 +178,18 @@ def _start_server(arguments: argparse.Namespace) -> Any:
         # slower than half. Nor may they spin while they wait.
         threads.n_threads = max(1, (os.cpu_count() or 1) // 2)
         threads.poll = 0
+    parameters.fit_params = False  # reads the file once more to find out what fits; the context's length is given
+    parameters.warmup = False  # an empty answer before the first one
     parameters.cache_ram_mib = 0  # or the prompts of earlier requests are kept, in up to 8 GiB
     parameters.ui = False
     parameters.offline = True
     return xllamacpp.Server(parameters)
+
+
+def _has_gpu() -> bool:
+    import xllamacpp  # type: ignore[import-untyped, unused-ignore]  # noqa: PLC0415 - as above
+
+    return any("GPU" in device["type"].name for device in xllamacpp.get_device_info())
 
 
 def main() -> None:
@@ -166,7 +200,10 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--context-length", type=int, default=DEFAULT_CONTEXT_LENGTH)
     parser.add_argument("--parallel", type=int, default=DEFAULT_PARALLEL)
-    parser.add_argument("--embedding", action="store_true")
+    parser.add_argument("--batch", type=int, default=DEFAULT_BATCH)
+    parser.add_argument("--seed", type=int, default=-1)
+    for name in ("embedding", "flash-attention", "gpu", "kv-on-gpu"):
+        parser.add_argument(f"--{name}", action="store_true")
     arguments = parser.parse_args()
     say = begin()
     try:
@@ -176,7 +213,7 @@ def main() -> None:
     except RuntimeError as error:
         say(error=str(error))
     else:
-        say(url=server.listening_address)
+        say(url=server.listening_address, gpu=arguments.gpu and _has_gpu())
         threading.Event().wait()  # the process ends with its standard input
 
 

@@ -15,7 +15,7 @@ from proxy.demo.behaviour import Behaviour
 from proxy.demo.catalog import Instance
 from proxy.demo.engine import Message
 from proxy.demo.http import Failure
-from proxy.demo.parameters import STRUCTURED, Layer, layer_of
+from proxy.demo.parameters import STRUCTURED, Layer, effort_layer, layer_of
 
 _ROLES = ("user", "assistant", "system", "tool")
 _CHOICES = ("none", "auto", "required")
@@ -70,7 +70,7 @@ def sampling_layer(body: dict[str, Any], behaviour: Behaviour) -> Layer:
         fields.pop("min_p", None)
     if behaviour.max_completion_tokens and fields.get("max_tokens") is None:
         fields["max_tokens"] = fields.get("max_completion_tokens")
-    return layer_of(fields, "openai")
+    return layer_of(fields, "openai") | effort_layer(text_field(body, "reasoning_effort") or None)
 
 
 def refuse_draft_model(body: dict[str, Any]) -> None:

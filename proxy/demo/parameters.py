@@ -15,6 +15,10 @@ Layer = dict[str, Any]
 """Key to value: `{"llm.prediction.temperature": 0.2}`."""
 
 P = "llm.prediction."
+EVAL_BATCH, FLASH_ATTENTION = "llm.load.llama.evalBatchSize", "llm.load.llama.flashAttention"
+EXPERTS, KV_ON_GPU = "llm.load.numExperts", "llm.load.offloadKVCacheToGpu"
+PARALLEL, LOAD_SEED = "llm.load.numParallelSessions", "llm.load.seed"
+OFFLOAD_RATIO = "llm.load.llama.acceleration.offloadRatio"
 _LARGEST = 2**53
 """JavaScript's largest safe integer is one less."""
 
@@ -53,6 +57,9 @@ MAX_TOKENS, SEED = P + "maxPredictedTokens", P + "seed"
 STRUCTURED, OVERFLOW = P + "structured", P + "contextOverflowPolicy"
 TEMPLATE, TOOLS = P + "promptTemplate", P + "tools"
 REASONING_PARSING, SYSTEM_PROMPT = P + "reasoning.parsing", P + "systemPrompt"
+ENABLE_THINKING, REASONING_BUDGET = P + "reasoning.enableThinking", P + "reasoning.budgetTokens"
+REASONING_EFFORT = P + "reasoning.effort"
+"""The HTTP surfaces' `low`, `medium`, `high`. The key is ours: the SDK's schema has none (U)."""
 
 SCHEMA_DEFAULTS: Layer = {
     parameter.key: {
@@ -67,6 +74,8 @@ SCHEMA_DEFAULTS: Layer = {
     OVERFLOW: "truncateMiddle",
     TOOLS: {"type": "none"},
     SYSTEM_PROMPT: "",
+    ENABLE_THINKING: True,
+    REASONING_BUDGET: {"checked": False, "value": 1024},
     REASONING_PARSING: {"enabled": True, "startString": "<think>", "endString": "</think>"},
 }
 """The last resort of the layers."""
@@ -97,6 +106,23 @@ def layer_of(body: Mapping[str, Any], surface: str) -> Layer:
             continue
         layer[parameter.key] = _form(parameter, name, body[name])
     return layer
+
+
+def effort_layer(effort: str | None) -> Layer:
+    """The layer that a level of reasoning makes: `none` and `off` forbid it, others allow it. U: what levels do."""
+    if effort is None:
+        return {}
+    if effort in ("none", "off"):
+        return {ENABLE_THINKING: False}
+    return {ENABLE_THINKING: True} | ({REASONING_EFFORT: effort} if effort != "on" else {})
+
+
+def template_variables(config: Layer) -> dict[str, Any]:
+    """What chat templates are told of reasoning. U: the names are those that models' own templates look for."""
+    variables: dict[str, Any] = {"enable_thinking": bool(config.get(ENABLE_THINKING, True))}
+    if REASONING_EFFORT in config:
+        variables["reasoning_effort"] = config[REASONING_EFFORT]
+    return variables
 
 
 def _form(parameter: Parameter, name: str, value: Any) -> Any:
@@ -173,5 +199,6 @@ def sampling_of(config: Layer) -> Sampling:
         stop=(*(config.get(P + "stopStrings") or ()), *((config.get(TEMPLATE) or {}).get("stopStrings") or ())),
         max_tokens=int(number("maxPredictedTokens")) if number("maxPredictedTokens") is not None else None,
         json_schema=schema,
+        reasoning_budget=number("reasoning.budgetTokens"),
         grammar=structured.get("gbnfGrammar") if structured.get("type") == "gbnf" else None,
     )

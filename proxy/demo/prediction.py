@@ -13,7 +13,7 @@ from proxy.demo import output_parser as out
 from proxy.demo.catalog import Instance, runtime_event
 from proxy.demo.engine import EngineError, Finish, Message, Piece, Progress, Sampling
 from proxy.demo.overflow import ContextOverflowError, Fitted, fit, shifted
-from proxy.demo.parameters import OVERFLOW, REASONING_PARSING, TEMPLATE, Layer, sampling_of
+from proxy.demo.parameters import OVERFLOW, REASONING_PARSING, TEMPLATE, Layer, sampling_of, template_variables
 from proxy.demo.stats import STOP_REASONS, Stats, timing_lines
 from proxy.demo.templates import as_jinja, with_tool_prompt
 
@@ -244,10 +244,11 @@ class Prediction:
         if tools and not model.trained_for_tool_use:
             messages, tools = with_tool_prompt(messages, tools), []
         template = as_jinja(self.config.get(TEMPLATE), model.template)
+        variables = template_variables(self.config)
         tail = out.TOOL_MARKERS[0][0] if forced else ""
 
         async def render(some: Sequence[Message]) -> tuple[str, list[int]]:
-            prompt = await loaded.render(some, tools=tools or None, template=template) + tail
+            prompt = await loaded.render(some, tools=tools or None, template=template, variables=variables) + tail
             return prompt, await loaded.tokenize(prompt)
 
         return await fit(render, messages, policy, loaded.context_length)

@@ -12,7 +12,7 @@ from typing import Any
 from proxy.demo.behaviour import Behaviour
 from proxy.demo.engine import Message
 from proxy.demo.http import Failure
-from proxy.demo.parameters import STRUCTURED, Layer, layer_of
+from proxy.demo.parameters import STRUCTURED, Layer, effort_layer, layer_of
 
 _ROLES = {"user": "user", "assistant": "assistant", "system": "system", "developer": "system"}
 """`developer` is Codex's; U that it is taken as `system`."""
@@ -69,7 +69,7 @@ def read_request(body: dict[str, Any], behaviour: Behaviour) -> ResponsesInput:
         tools=functions,
         mcp=mcp,
         tool_choice=_tool_choice(body.get("tool_choice"), functions),
-        layer=layer_of(body, "responses") | _structured(body, behaviour),
+        layer=layer_of(body, "responses") | effort_layer(effort) | _structured(body, behaviour),
         preset=_optional(body, "preset", str, "string"),
         ttl_s=ttl,
         is_streamed=bool(_optional(body, "stream", bool, "boolean")),

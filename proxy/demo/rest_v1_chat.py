@@ -180,7 +180,7 @@ class _Talk:
             ask = Ask(
                 messages=tuple(self.messages),
                 tools=self.tools.openai_tools(),
-                layer=self.asked.parameters(instance.model),
+                layer=self.asked.layer,
                 overflow=self.look.behaviour.overflow,
                 is_streamed=self.asked.is_streamed,
             )

@@ -1,7 +1,6 @@
 """GET /api/v1/models, and loading and unloading through it. D: list.md, load.md, unload.md.
 
-An instance's `config` is its load configuration: what was asked for, and where nothing was, the values of the
-documentation's samples. Of these, context length and parallel places are what the engine really has.
+An instance's `config` is its load configuration as the engine has it. T: what it does not report is left out.
 """
 
 from typing import Any
@@ -13,16 +12,17 @@ from proxy.demo.catalog import Instance, NotFoundError
 from proxy.demo.engine import Model
 from proxy.demo.http import Failure, Request, Route, answer, object_form
 from proxy.demo.lookalike import Lookalike
-from proxy.demo.parameters import Layer
+from proxy.demo.parameters import EVAL_BATCH, EXPERTS, FLASH_ATTENTION, KV_ON_GPU, PARALLEL, Layer
 from proxy.demo.rest_v1_request import REASONING_OPTIONS
 
 _KEYS = {
-    "eval_batch_size": ("llm.load.llama.evalBatchSize", 512),
-    "flash_attention": ("llm.load.llama.flashAttention", True),
-    "num_experts": ("llm.load.numExperts", None),
-    "offload_kv_cache_to_gpu": ("llm.load.offloadKVCacheToGpu", True),
+    "eval_batch_size": EVAL_BATCH,
+    "parallel": PARALLEL,
+    "flash_attention": FLASH_ATTENTION,
+    "num_experts": EXPERTS,
+    "offload_kv_cache_to_gpu": KV_ON_GPU,
 }
-"""Names in HTTP to keys (S: schema.ts) and the documentation's samples of values; None: not of all models."""
+"""Names in HTTP to keys. S: schema.ts."""
 
 
 async def list_models(look: Lookalike, request: Request) -> web.Response:
@@ -67,15 +67,8 @@ def _whole(number: float) -> float:
 
 def config_of(instance: Instance) -> dict[str, Any]:
     """An instance's load configuration."""
-    config: dict[str, Any] = {"context_length": instance.loaded.context_length}
-    if instance.model.type == "embedding":
-        return config
-    for name, (key, usual) in _KEYS.items():
-        if (value := instance.load_config.get(key, usual)) is not None:
-            config[name] = value
-        if name == "eval_batch_size":
-            config["parallel"] = instance.parallel
-    return config
+    config = {name: instance.load_config[key] for name, key in _KEYS.items() if key in instance.load_config}
+    return {"context_length": instance.loaded.context_length, **config}
 
 
 async def load(look: Lookalike, request: Request) -> web.Response:
@@ -88,7 +81,7 @@ async def load(look: Lookalike, request: Request) -> web.Response:
         "num_experts": fields.integer(body, "num_experts", 0),
         "offload_kv_cache_to_gpu": fields.boolean(body, "offload_kv_cache_to_gpu"),
     }
-    layer: Layer = {_KEYS[name][0]: value for name, value in asked.items() if value is not None}
+    layer: Layer = {_KEYS[name]: value for name, value in asked.items() if value is not None}
     is_echoed = fields.boolean(body, "echo_load_config")
     instance = await look.catalog.load(
         fields.string(body, "model") or "",

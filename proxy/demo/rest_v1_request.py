@@ -13,12 +13,11 @@ from proxy.demo.engine import Message, Model
 from proxy.demo.http import Failure
 from proxy.demo.lookalike import Lookalike
 from proxy.demo.mcp_tools import McpServer
-from proxy.demo.parameters import TEMPLATE, Layer, layer_of
+from proxy.demo.parameters import Layer, effort_layer, layer_of
 
 REASONING = ("off", "low", "medium", "high", "on")
 REASONING_OPTIONS = ("off", "on")
 """What a model that reasons lets requests choose. D: list.md, of one such model; others have levels."""
-_ENABLE_THINKING = "llm.prediction.reasoning.enableThinking"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,15 +79,6 @@ class ChatRequest:
                 words += f". Supported settings: {', '.join(REASONING_OPTIONS)}"
             raise Failure(400, words, param="reasoning")
 
-    def parameters(self, model: Model) -> Layer:
-        """The request's layer; the setting of reasoning reaches templates that know `enable_thinking`."""
-        if self.reasoning is None:
-            return self.layer
-        is_on = self.reasoning != "off"
-        template = f"{{%- set enable_thinking = {str(is_on).lower()} -%}}{model.template}"
-        jinja = {"type": "jinja", "jinjaPromptTemplate": {"template": template}, "stopStrings": []}
-        return self.layer | {_ENABLE_THINKING: is_on, TEMPLATE: jinja}
-
 
 def read_chat(body: Mapping[str, Any]) -> ChatRequest:
     """A request's body.
@@ -104,6 +94,7 @@ def read_chat(body: Mapping[str, Any]) -> ChatRequest:
     fields.number(body, "repeat_penalty", 0)
     fields.integer(body, "max_output_tokens", 1)
     store = fields.boolean(body, "store")
+    reasoning = fields.choice(body, "reasoning", REASONING)
     return ChatRequest(
         model=fields.string(body, "model") or "",
         text=text,
@@ -111,8 +102,8 @@ def read_chat(body: Mapping[str, Any]) -> ChatRequest:
         system_prompt=fields.string(body, "system_prompt"),
         servers=_servers(body.get("integrations")),
         is_streamed=bool(fields.boolean(body, "stream")),
-        layer=layer_of(body, "v1"),
-        reasoning=fields.choice(body, "reasoning", REASONING),
+        layer=layer_of(body, "v1") | effort_layer(reasoning),
+        reasoning=reasoning,
         context_length=fields.integer(body, "context_length", 1),
         store=store is None or store,
         previous_response_id=fields.string(body, "previous_response_id"),

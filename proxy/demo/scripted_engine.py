@@ -8,7 +8,7 @@ import hashlib
 import math
 import os
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +17,7 @@ from proxy.demo import word_tokens
 from proxy.demo.chat_template import CHATML, render
 from proxy.demo.default_script import default_script
 from proxy.demo.engine import EngineError, Finish, Message, Model, Progress, Sampling, Step
+from proxy.demo.parameters import EVAL_BATCH, EXPERTS, FLASH_ATTENTION, KV_ON_GPU, OFFLOAD_RATIO, PARALLEL
 from proxy.demo.script import Call, End, Fail, Output, Prefill, Rule, Script, ScriptStep, Stall, Text, moves
 from proxy.demo.virtual_clock import VirtualClock
 
@@ -77,6 +78,17 @@ SCRIPTED_MODELS = (
 )
 
 
+def _load_config(model: Model, parallel: int, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Where nothing was asked for, as in the documentation's samples. D: list.md, load.md."""
+    if model.type == "embedding":
+        return {}
+    experts = {EXPERTS: model.experts} if model.experts else {}
+    usual = {EVAL_BATCH: 512, PARALLEL: parallel, FLASH_ATTENTION: True, **experts, KV_ON_GPU: True}
+    granted = {key: value for key, value in asked.items() if key != EXPERTS or model.experts}
+    granted.pop("llm.load.contextLength", None)
+    return {**usual, OFFLOAD_RATIO: "max", **granted}
+
+
 @dataclass(frozen=True, slots=True)
 class Loading:
     """How loading a model goes."""
@@ -120,9 +132,15 @@ class ScriptedEngine:
         return default_script(call, reasoning=model.reasoning) if script is None else script
 
     async def load(
-        self, model: Model, *, context_length: int, parallel: int, on_progress: Callable[[float], None]
+        self,
+        model: Model,
+        *,
+        context_length: int,
+        parallel: int,
+        on_progress: Callable[[float], None],
+        config: Mapping[str, Any] | None = None,
     ) -> "ScriptedModel":
-        """Load a model, as `loading` says.
+        """Load a model, as `loading` says; whatever `config` asks for is granted.
 
         Raises:
             EngineError: kind `load`, if `loading` says so or there is no such model.
@@ -138,7 +156,7 @@ class ScriptedEngine:
         if loading.fail is not None:
             raise EngineError(loading.fail, kind="load")
         on_progress(1.0)
-        loaded = ScriptedModel(self, model, min(context_length, model.max_context_length), parallel)
+        loaded = ScriptedModel(self, model, min(context_length, model.max_context_length), parallel, config or {})
         self.loaded.append(loaded)
         return loaded
 
@@ -146,11 +164,14 @@ class ScriptedEngine:
 class ScriptedModel:
     """A scripted model in memory; a `LoadedModel`."""
 
-    def __init__(self, engine: ScriptedEngine, model: Model, context_length: int, parallel: int) -> None:
+    def __init__(
+        self, engine: ScriptedEngine, model: Model, context_length: int, parallel: int, config: Mapping[str, Any]
+    ) -> None:
         self._engine = engine
         self.model = model
         self.context_length = context_length
         self.parallel = parallel
+        self.load_config = _load_config(model, parallel, config)
         self.pid = os.getpid()
         self.running = 0
         """Generations under way."""
@@ -159,13 +180,20 @@ class ScriptedModel:
         self._ended: str | None = None
 
     async def render(
-        self, messages: Sequence[Message], *, tools: Sequence[dict[str, Any]] | None = None, template: str | None = None
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[dict[str, Any]] | None = None,
+        template: str | None = None,
+        variables: Mapping[str, Any] | None = None,
     ) -> str:
         """The prompt, by the model's template or another."""
         self._require_alive()
         if template is None and not self.model.template:
             raise EngineError(f"{self.model.key} has no chat template", kind="template")
-        return render(template or self.model.template, messages, tools=tools, eos_token="<|im_end|>")
+        known = variables if self.model.reasoning else None
+        template = template or self.model.template
+        return render(template, messages, tools=tools, eos_token="<|im_end|>", variables=known)
 
     async def tokenize(self, text: str) -> list[int]:
         """Tokens of a text."""

@@ -12,9 +12,18 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from proxy.demo.behaviour import Overflow
 from proxy.demo.lookalike import Lookalike
 from proxy.demo.parameters import (
+    ENABLE_THINKING,
+    EVAL_BATCH,
+    EXPERTS,
+    FLASH_ATTENTION,
+    KV_ON_GPU,
+    LOAD_SEED,
     MAX_TOKENS,
+    OFFLOAD_RATIO,
     OVERFLOW,
+    PARALLEL,
     PARAMETERS,
+    REASONING_BUDGET,
     REASONING_PARSING,
     SEED,
     STRUCTURED,
@@ -166,13 +175,21 @@ _FORMS = {
         TOOL_CHOICE: _ToolChoice,
         TEMPLATE: _Template,
         REASONING_PARSING: _Reasoning,
+        ENABLE_THINKING: bool,
+        REASONING_BUDGET: Annotated[int, Field(ge=0)],
         SYSTEM_PROMPT: str,
         "llm.load.contextLength": _Context,
         "embedding.load.contextLength": _Context,
-        "llm.load.numParallelSessions": Annotated[int, Field(ge=1, le=1023)],
+        EVAL_BATCH: Annotated[int, Field(ge=1, le=1 << 30)],
+        FLASH_ATTENTION: bool,
+        KV_ON_GPU: bool,
+        EXPERTS: Annotated[int, Field(ge=0)],
+        LOAD_SEED: Annotated[int, Field(ge=-1, lt=1 << 63)],
+        OFFLOAD_RATIO: Literal["max", "off"] | Annotated[float, Field(ge=0, le=1)],
+        PARALLEL: Annotated[int, Field(ge=1, le=1023)],
     }.items()
 }
-_CHECKBOXES = {one.key for one in PARAMETERS if one.is_checkbox}
+_CHECKBOXES = {one.key for one in PARAMETERS if one.is_checkbox} | {REASONING_BUDGET, LOAD_SEED}
 
 
 def _check(key: str, value: Any) -> None:

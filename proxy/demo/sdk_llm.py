@@ -16,7 +16,7 @@ from proxy.demo import output_parser as out
 from proxy.demo.catalog import Instance
 from proxy.demo.engine import EngineError, Message, Progress
 from proxy.demo.lookalike import Lookalike
-from proxy.demo.parameters import SYSTEM_PROMPT, TEMPLATE, Layer, fields_of
+from proxy.demo.parameters import SYSTEM_PROMPT, TEMPLATE, Layer, fields_of, template_variables
 from proxy.demo.prediction import Ask, Done, Prediction
 from proxy.demo.sdk_config import TOOL_CHOICE, ConfigStack, Tool, find_preset, request_layer, tools_of
 from proxy.demo.sdk_endpoints import Channel, ChannelEndpoint, Context, Json, Namespace, Parameter, Rpc, Specifier
@@ -219,7 +219,9 @@ async def apply_prompt_template(context: Context, parameter: ApplyTemplateParame
     if omitted:  # the template itself writes these tokens, if anybody does
         unset = "".join(f"{{%- set {name}_token = '' -%}}" for name in omitted)
         template = unset + (template or instance.model.template)
-    return {"formatted": await instance.loaded.render(messages, tools=tools or None, template=template)}
+    variables = template_variables(config)
+    rendered = await instance.loaded.render(messages, tools=tools or None, template=template, variables=variables)
+    return {"formatted": rendered}
 
 
 async def preload_draft_model(context: Context, parameter: DraftParameter) -> None:

@@ -3,6 +3,7 @@
 Every surface is one module with its `ROUTES`; the namespaces of the SDK's WebSockets are in `sdk_socket`.
 """
 
+import contextlib
 import re
 
 from aiohttp import http_exceptions, web
@@ -125,7 +126,7 @@ class LookalikeServer:
                 check_token(self.look.behaviour, request)
             except Failure as failure:
                 return answer(refused_token(failure), failure.status)
-        return self._unknown(request) if route is None else await self._answer(route, request, parts)
+        return await self._unknown(request) if route is None else await self._answer(route, request, parts)
 
     def _find(self, request: web.Request) -> tuple[Route | None, tuple[str, ...]]:
         """The route of a request, and the parts of its path."""
@@ -161,8 +162,10 @@ class LookalikeServer:
             look.log.server(failure.message, "error")
             return answer(route.errors(failure), failure.status)
 
-    def _unknown(self, request: web.Request) -> web.Response:
+    async def _unknown(self, request: web.Request) -> web.Response:
         """R: tracker#618, #1323, #2085: 200 with an error in the body."""
+        with contextlib.suppress(web.RequestPayloadError, http_exceptions.BadHttpMessage):
+            await request.read()  # U: before the routes, as Express does; a proxy would cut what comes after the answer
         behaviour = self.look.behaviour
         if request.method == "OPTIONS" and behaviour.options == "empty":
             return web.Response(status=204)

@@ -5,17 +5,20 @@ Facts: RFC 9110, section 7.6.1 (Connection and the fields it names are for one h
 
 from functools import lru_cache
 
+from proxy.exchange import SESSION_FIELD, TAG_FIELD
 from proxy.forward.framing import Head, RequestHead, ResponseHead
 
 _HOP_BY_HOP = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"te", b"upgrade", b"http2-settings"))
+_FOR_THE_PROXY = frozenset((SESSION_FIELD.encode(), TAG_FIELD.encode()))
 _OF_AN_UPGRADE = frozenset((b"connection", b"upgrade"))
+_NOT_FORWARDED = _HOP_BY_HOP | _FOR_THE_PROXY
 _NO_FIELD_NAMES = frozenset((b"close", b"keep-alive", b"upgrade", b"host", b"content-length", b"transfer-encoding"))
 """What `Connection` may name without any field being dropped for it."""
 
 
 @lru_cache(maxsize=256)  # heads are remembered, see `framing.read_request_head`
 def forwarded_request(head: RequestHead, target: bytes, authority: bytes, *, is_upgrade: bool) -> bytes:
-    """The request's head as it goes to the upstream: its own target and Host, hop-by-hop fields dropped.
+    """The request's head as it goes to the upstream: its own target and Host, hop-by-hop fields and those for the proxy dropped.
 
     An upgrade keeps its `Connection` and `Upgrade`. An HTTP/1.0 request without Host gets one.
     """
@@ -28,7 +31,7 @@ def forwarded_request(head: RequestHead, target: bytes, authority: bytes, *, is_
         name = parts[index].lower()
         if name == b"host":
             lines += (b"\r\n", parts[index], b": ", authority)
-        elif name not in _HOP_BY_HOP or (is_upgrade and name in _OF_AN_UPGRADE):
+        elif name not in _NOT_FORWARDED or (is_upgrade and name in _OF_AN_UPGRADE):
             lines += (b"\r\n", parts[index], parts[index + 1], parts[index + 2])
         lines.append(parts[index + 3])
     if b"host" not in head.values:

@@ -16,6 +16,7 @@ from proxy.meaning import (
     StopReason,
     Tool,
 )
+from proxy.read.growing import Growing
 from proxy.read.json_fields import Notes
 from proxy.read.reader import End
 
@@ -38,11 +39,13 @@ class _ToolCall:
 class Answer:
     """One answer as it grows: runs of text and reasoning, tool calls, in the order in which they began."""
 
-    __slots__ = ("_calls", "_parts", "role")
+    __slots__ = ("_calls", "_parts", "path", "role")
 
     def __init__(self) -> None:
         self.role = "assistant"
-        self._parts: list[tuple[PartKind, list[str]] | _ToolCall | Part] = []
+        self.path: str | None = None
+        """Where in the answer's JSON its text stands, if it came whole: see `Message`."""
+        self._parts: list[tuple[PartKind, list[str]] | _ToolCall | Part | Growing] = []
         self._calls: dict[int | str, _ToolCall] = {}
 
     def add(self, kind: PartKind, text: str) -> None:
@@ -55,8 +58,8 @@ class Answer:
         else:
             self._parts.append((kind, [text]))
 
-    def put(self, part: Part) -> None:
-        """A part that comes whole."""
+    def put(self, part: Part | Growing) -> None:
+        """A part that comes whole, or an item that its dialect lets grow."""
         self._parts.append(part)
 
     def tool_call(self, key: int | str, *, id: str | None = None, name: str = "", arguments: str = "") -> None:
@@ -82,20 +85,25 @@ class Answer:
 
     def message(self) -> Message | None:
         """As it is by now; None while there is nothing."""
-        parts = tuple(
-            Part(part[0], "".join(part[1]))
-            if isinstance(part, tuple)
-            else part
-            if isinstance(part, Part)
-            else part.part()
-            for part in self._parts
-        )
-        return Message(self.role, parts) if parts else None
+        parts: list[Part] = []
+        for part in self._parts:
+            if isinstance(part, tuple):
+                parts.append(Part(part[0], "".join(part[1])))
+            elif isinstance(part, Part):
+                parts.append(part)
+            elif isinstance(part, _ToolCall):
+                parts.append(part.part())
+            else:
+                parts += part.parts()
+        is_plain = len(parts) == 1 and parts[0].kind is PartKind.TEXT
+        return Message(self.role, tuple(parts), path=self.path if is_plain else None) if parts else None
 
     def has(self, kind: PartKind) -> bool:
         """Whether there is any part of that kind."""
         return any(
-            (part[0] if isinstance(part, tuple) else part.kind if isinstance(part, Part) else PartKind.TOOL_CALL)
+            any(one.kind is kind for one in part.parts())
+            if isinstance(part, Growing)
+            else (part[0] if isinstance(part, tuple) else part.kind if isinstance(part, Part) else PartKind.TOOL_CALL)
             is kind
             for part in self._parts
         )
@@ -125,6 +133,8 @@ class Call:
         self.details: dict[str, Json] = {}
         self.is_finished = False
         """The dialect's own end came; whatever happened to the connection afterwards, the call is complete."""
+        self.kept: object = None
+        """What a dialect keeps for itself between the parts of this call."""
         self._parameters: list[Parameter] = []
         self._reported: dict[str, Json] = {}
         self._answers: dict[int, Answer] = {}
@@ -160,9 +170,11 @@ class Call:
             sent_as = sent_as if sent_as != name else None
             self._parameters.append(Parameter(name, value, origin, sent_as, ignored or note, ignored is not None))
 
-    def unset(self, name: str, *, sent_as: str | None = None, origin: Origin = Origin.REQUEST) -> None:
+    def unset(
+        self, name: str, *, sent_as: str | None = None, origin: Origin = Origin.REQUEST, note: str | None = None
+    ) -> None:
         """A setting that is explicitly off."""
-        self._parameters.append(Parameter(name, None, origin, sent_as))
+        self._parameters.append(Parameter(name, None, origin, sent_as, note))
 
     # --- what was answered --------------------------------------------------------------------------------------------
 
@@ -174,6 +186,11 @@ class Call:
             if len(self._answers) < _MAX_CHOICES:
                 self._answers[index] = found
         return found
+
+    def new_answer(self, index: int = 0) -> Answer:
+        """An answer that is told whole: it takes the place of what pieces made of it; times stay."""
+        self._answers.pop(index, None)
+        return self.answer(index)
 
     def generated(self, at_us: int | None, text: str | None, *, kind: PartKind = PartKind.TEXT, index: int = 0) -> None:
         """A piece of a stream's answer came: `at_us` None where it did not come as a stream."""
@@ -198,7 +215,7 @@ class Call:
         """Why the generation ended, as first told; a finer word (LM Studio's own beside OpenAI's) wins."""
         if self.stop_reason is None or is_finer:
             self.stop_reason = reason
-        if self.stop_reason_raw is None:
+        if self.stop_reason_raw is None or is_finer:
             self.stop_reason_raw = raw
 
     def report(self, **values: Json) -> None:

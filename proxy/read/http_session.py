@@ -11,10 +11,10 @@ Facts (lmstudio-api.md 3, clients.md 1.3)
 """
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from proxy.exchange import Side
-from proxy.meaning import Operation, Reading
+from proxy.meaning import Json, Operation, Reading
 from proxy.read.call import Call
 from proxy.read.content_coding import Decoder, Identity, decoder_of
 from proxy.read.json_fields import Fields, NotJsonError, decode_json
@@ -50,6 +50,24 @@ class Dialect(Protocol):
 
     def read_event(self, call: Call, name: str, body: Fields, at_us: int) -> None:
         """One event of a stream: its name ("" where it has none) and its JSON."""
+        ...
+
+
+@runtime_checkable
+class OtherAnswers(Protocol):
+    """What a dialect has in addition, if not all of its whole answers are JSON objects."""
+
+    def as_object(self, body: bytes, head: RequestHead) -> dict[str, Json] | None:
+        """An answer that is none, as the object that `read_answer` gets; None if it is one, or nonsense."""
+        ...
+
+
+@runtime_checkable
+class AnswersWithErrors(Protocol):
+    """What a dialect has in addition, if a whole answer with an `error` tells more than that."""
+
+    def read_answer_with_error(self, call: Call, body: Fields, head: RequestHead) -> None:
+        """The rest of such an answer; its `error` is read, and its status is none of an error."""
         ...
 
 
@@ -176,14 +194,14 @@ class HttpSession:
             self._finish_body()
         if self._decoder.problem:
             call.problem("response_undecoded", self._decoder.problem)
-        if end.outcome not in ("completed", "client_gone"):
+        if end.outcome not in ("completed", "client_gone") and not call.is_finished:
             call.error(end.error or end.outcome, kind=end.outcome, where="outcome")
         if not call.is_finished and call.stop_reason_raw is None and not call.has_errors and self._is_cut(end):
             call.problem("truncated", end.error or f"the exchange ended as {end.outcome}")
 
     def _is_cut(self, end: End) -> bool:
         """Whether something is missing at the end, as far as bytes tell."""
-        return end.outcome != "completed" or (self._events is not None and not call_is_plain(self.call.operation))
+        return end.outcome != "completed" or (self.call.is_streamed and not call_is_plain(self.call.operation))
 
     def _finish_stream(self) -> None:
         if self._lines is not None:
@@ -211,7 +229,9 @@ class HttpSession:
             if status >= 400:
                 call.error(f"status {status} without a body", code=str(status))
             return
-        fields = self._fields(body, "response")
+        dialect = self._dialect
+        other = dialect.as_object(body, self._head) if isinstance(dialect, OtherAnswers) else None
+        fields = self._fields(body, "response") if other is None else Fields(other, call.notes, "response")
         if fields is None:
             if status >= 400:
                 call.error(_shown(body), code=str(status))
@@ -220,6 +240,8 @@ class HttpSession:
             read_error(call, fields, where="body")
             if status < 400:
                 call.problem("error_in_200", f"status {status}, and the body holds an error")
+                if isinstance(dialect, AnswersWithErrors):
+                    dialect.read_answer_with_error(call, fields, self._head)
         else:
             self._dialect.read_answer(call, fields, self._head)
             call.is_finished = True
@@ -242,12 +264,13 @@ def read_error(call: Call, body: Fields, *, where: str) -> None:
         kind = fields.word("type")
         fields.known_all()
         call.error(message or "an error without a message", kind=kind, code=code, where=where)
-        body.known("message", "type")
+        body.known("message", "type", "request_id")
         return
     message = body.word("error") if error is not None else None
     message = message or body.word("message") or body.word("detail") or "an error without a message"
-    body.known("error", "message", "detail", "type", "code", "status")
-    call.error(message, where=where)
+    code, kind = body.word("code"), body.word("type")
+    body.known("error", "message", "detail", "status", "param")
+    call.error(message, kind=kind if kind != "error" else None, code=code, where=where)
 
 
 def _shown(data: bytes) -> str:

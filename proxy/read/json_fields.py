@@ -63,7 +63,9 @@ def encode_json(value: Any) -> str:
     """JSON without spaces; keys stay in their order."""
     try:
         return msgspec.json.encode(value).decode()
-    except (TypeError, ValueError, RecursionError):
+    except RecursionError:  # what could just be decoded may be too deep a few calls further down
+        return '"nested too deeply"'
+    except (TypeError, ValueError):
         return json.dumps(repr(value))
 
 
@@ -212,6 +214,11 @@ class Fields:
             else:
                 self._notes.wrong(f"{path}[]", "an object", value)
         return found
+
+    def elements(self, name: str) -> "list[Fields | Any]":
+        """The elements of an array that may have several forms: objects as fields, others as they came."""
+        path = f"{self._at(name)}[]"
+        return [self._child(value, path) if isinstance(value, dict) else value for value in self.array(name)]
 
     def wrong(self, name: str, expected: str) -> None:
         """Note that a field is not what it should be."""

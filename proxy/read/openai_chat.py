@@ -52,10 +52,11 @@ class OpenAIChat:
     def read_answer(self, call: Call, body: Fields, head: RequestHead) -> None:
         """See `Dialect`."""
         self._read_common(call, body)
-        for choice in body.objects("choices"):
+        for number, choice in enumerate(body.objects("choices")):
             index = choice.integer("index") or 0
             message = choice.object("message")
             if message is not None:
+                call.answer(index).path = f"choices[{number}].message.content"
                 for part in message_of(message, "").parts:
                     call.answer(index).put(part)
             _read_stop(call, choice, index)

@@ -22,6 +22,11 @@ PARAMETERS = (
     *("grammar", "cache_prompt", "mirostat", "mirostat_tau", "mirostat_eta", "dynatemp_range", "xtc_probability"),
     *("dry_multiplier", "id_slot", "n_probs", "samplers", "ignore_eos", "t_max_predict_ms", "chat_template_kwargs"),
     *("timings_per_token", "return_tokens", "reasoning_format", "enable_thinking", "thinking_budget", "provider"),
+    # llama.cpp's other ones (tools/server/README.md at 00dc805 and the settings that its answers tell):
+    *("dynatemp_exponent", "top_n_sigma", "xtc_threshold", "repeat_last_n", "dry_base", "dry_allowed_length"),
+    *("dry_penalty_last_n", "dry_sequence_breakers", "adaptive_target", "adaptive_decay", "n_indent", "n_keep"),
+    *("n_discard", "n_cmpl", "n_cache_reuse", "min_keep", "lora", "post_sampling_probs", "backend_sampling"),
+    *("return_progress", "sse_ping_interval", "response_fields", "reasoning_control"),
 )
 """Fields of a request that are parameters under the name they have here."""
 RENAMED: Mapping[str, str] = MappingProxyType(
@@ -73,7 +78,9 @@ def read_parameters(call: Call, body: Fields, *, ignored: Mapping[str, str] = Ma
 
 
 def read_response_format(call: Call, body: Fields) -> None:
-    """`response_format`: the schema that the answer has to follow."""
+    """`response_format`: the schema that the answer has to follow. llama.cpp also takes it as `json_schema`."""
+    if "json_schema" in body:
+        call.output_schema = encode_json(body.raw("json_schema"))
     value = body.raw("response_format")
     if not isinstance(value, dict):
         return
@@ -102,8 +109,9 @@ def tool_of(data: dict[str, Json], kind: str) -> Tool:
     """A tool's definition, whatever its fields are called."""
     schema = next((data[name] for name in ("parameters", "input_schema", "inputSchema") if name in data), None)
     description = data.get("description")
+    names = (data.get(name) for name in ("name", "server_label", "id"))
     return Tool(
-        str(data.get("name") or data.get("server_label") or data.get("id") or kind),
+        next((name for name in names if isinstance(name, str) and name), kind),
         description if isinstance(description, str) else None,
         encode_json(schema) if schema is not None else None,
         kind,
@@ -123,13 +131,15 @@ def read_usage(call: Call, usage: Fields | None) -> None:
             if name in usage:
                 call.report(**{ours: usage.integer(name)})
     for name in ("completion_tokens_details", "output_tokens_details"):
-        details = usage.raw(name)
-        if isinstance(details, dict) and isinstance(details.get("reasoning_tokens"), int):
-            call.report(reasoning_tokens=details["reasoning_tokens"])
+        details = usage.object(name)
+        if details is not None:
+            call.report(reasoning_tokens=details.integer("reasoning_tokens"))
+            details.known_all()
     for name in ("prompt_tokens_details", "input_tokens_details"):
-        details = usage.raw(name)
-        if isinstance(details, dict) and isinstance(details.get("cached_tokens"), int):
-            call.report(cached_tokens=details["cached_tokens"])
+        details = usage.object(name)
+        if details is not None:
+            call.report(cached_tokens=details.integer("cached_tokens"))
+            details.known_all()
     usage.known_all()
 
 

@@ -19,11 +19,13 @@ _REASONING = ("reasoning_content", "reasoning", "thinking")
 
 def read_messages(call: Call, body: Fields) -> None:
     """`messages`."""
-    for index, fields in enumerate(body.objects("messages")):
-        call.messages.append(message_of(fields, f"messages[{index}].content"))
+    messages = body.objects("messages")
+    is_counted = len(messages) == len(body.array("messages"))  # else an index here is another one there
+    for index, fields in enumerate(messages):
+        call.messages.append(message_of(fields, f"messages[{index}].content" if is_counted else None))
 
 
-def message_of(fields: Fields, path: str) -> Message:
+def message_of(fields: Fields, path: str | None) -> Message:
     """One message; `path` is where its content stands."""
     role = fields.text("role") or "unknown"
     name = fields.text("name")
@@ -60,7 +62,8 @@ def part_of(value: Json) -> Part:
         return Part(PartKind.TEXT, value)
     if not isinstance(value, dict):
         return _other(value)
-    make = _PARTS.get(str(value.get("type")))
+    kind = value.get("type")
+    make = _PARTS.get(kind) if isinstance(kind, str) else None
     return (make(value) if make is not None else None) or _other(value)
 
 

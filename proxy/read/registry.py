@@ -4,14 +4,44 @@ import logging
 from collections.abc import Iterable
 
 from proxy.plugins import load_entry_points
+from proxy.read.anthropic_messages import AnthropicMessages
+from proxy.read.discovery import Discovery
 from proxy.read.http_session import HttpReader
+from proxy.read.llamacpp import LlamaCpp
+from proxy.read.lmstudio_log import LMStudioLog
+from proxy.read.lmstudio_sdk import LMStudioSdk
+from proxy.read.lmstudio_v0 import LMStudioV0
+from proxy.read.lmstudio_v1_chat import LMStudioV1Chat
+from proxy.read.lmstudio_v1_models import LMStudioV1Models
+from proxy.read.ollama import Ollama
 from proxy.read.openai_chat import OpenAIChat
+from proxy.read.openai_completions import OpenAICompletions
+from proxy.read.openai_embeddings import OpenAIEmbeddings
+from proxy.read.openai_models import OpenAIModels
+from proxy.read.openai_responses import OpenAIResponses
 from proxy.read.reader import Claim, Reader, RequestHead
+from proxy.read.unknown import Unknown
 
 log = logging.getLogger(__name__)
 
 ENTRY_POINTS = "proxy_log.readers"
-BUILT_IN: tuple[Reader, ...] = (HttpReader(OpenAIChat()),)
+BUILT_IN: tuple[Reader, ...] = (
+    LMStudioLog(),
+    LMStudioSdk(),
+    HttpReader(LMStudioV0()),
+    HttpReader(LMStudioV1Chat()),
+    HttpReader(LMStudioV1Models()),
+    HttpReader(OpenAIChat()),
+    HttpReader(OpenAIResponses()),
+    HttpReader(AnthropicMessages()),
+    HttpReader(OpenAICompletions()),
+    HttpReader(OpenAIEmbeddings()),
+    HttpReader(OpenAIModels()),
+    HttpReader(Discovery()),
+    HttpReader(LlamaCpp()),
+    HttpReader(Ollama()),
+    Unknown(),
+)
 """The first that says yes reads it; if none does, the first that says maybe; `unknown`, the last, always does."""
 
 

@@ -81,6 +81,7 @@ class Rows:
         self.chunks: list[RunRow] = []
         self.staged: list[StagedRow] = []
         self.gaps: list[tuple[object, ...]] = []
+        self.ended: list[tuple[int]] = []
 
     def _next_id(self, table: str) -> int:
         (last,) = self.connection.execute(f"SELECT max(id) FROM {table}").fetchone()
@@ -195,6 +196,9 @@ class Rows:
             many(_INSERT_EXCHANGE, in_steps(self.exchanges))
             self.exchanges.clear()
         self.write_chunks()
+        if self.ended:
+            many("INSERT OR IGNORE INTO unread_exchanges VALUES(?)", self.ended)
+            self.ended.clear()
         if self.staged:
             many(_STAGE, self.staged)
             self.staged.clear()

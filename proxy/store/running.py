@@ -227,6 +227,7 @@ class Running:
             outcome, error = Outcome.COMPLETED, None
         end = _End(request_bytes, response_bytes, complete_us, done_us, outcome._value_, error)
         self._write_row(sent, received, end)
+        rows.ended.append((self.id,))
         rows.count(self.model or "", outcome._value_, request_bytes, response_bytes, done_us)
 
     def _write_row(self, sent: Sent, received: Sent, end: "_End") -> None:

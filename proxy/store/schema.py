@@ -13,8 +13,15 @@ from proxy.store.version import APPLICATION_ID, SCHEMA_VERSION, check
 if TYPE_CHECKING:
     from sqlite_utils import Database
 
-MIGRATIONS: tuple[Callable[["Database"], None], ...] = ()
-"""What leads from version n to n + 1, in order from version 1: functions `m001_...`, run inside one transaction."""
+
+def m001_readings(database: "Database") -> None:
+    """Version 2 has readings; what is recorded already is to be read."""
+    _execute_script(database.conn, "readings.sql")
+    database.conn.execute("INSERT INTO unread_exchanges SELECT id FROM recorded_exchanges WHERE outcome IS NOT NULL")
+
+
+MIGRATIONS: tuple[Callable[["Database"], None], ...] = (m001_readings,)
+"""What leads from version n to n + 1, in order from version 1, run inside one transaction."""
 MIN_SQLITE = (3, 37, 0)
 
 
@@ -59,6 +66,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
         version = _version(connection, path)
         if not version:
             _execute_script(connection, "schema.sql")
+            _execute_script(connection, "readings.sql")
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         else:
             _migrate(connection, version)

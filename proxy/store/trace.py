@@ -82,11 +82,19 @@ _BODY_COLUMNS = {Side.CLIENT: "request_body", Side.UPSTREAM: "response_body"}
 class Trace:
     """One trace file. Every call sees what is committed by then; close it, or use it as a context manager."""
 
-    def __init__(self, connection: sqlite3.Connection, key: bytes | None = None) -> None:
-        """`connection` as `open_for_reading` gives it, `key` that of the trace: it unseals the bodies of what runs."""
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        key: bytes | None = None,
+        body_fields: tuple[str, ...] = SECRET_BODY_FIELDS,
+    ) -> None:
+        """`connection` as `open_for_reading` gives it, `key` that of the trace: it unseals the bodies of what runs.
+
+        `body_fields`: paths of what is masked in these; in what has ended it is masked already.
+        """
         self.connection = connection
         """For SQL of one's own."""
-        self._secrets = SecretPaths(SECRET_BODY_FIELDS, key or b"")
+        self._secrets = SecretPaths(body_fields, key or b"")
         teach(connection, key)
 
     @classmethod
@@ -153,7 +161,7 @@ class Trace:
             yield from self._staged(exchange_id, side)
 
     def _staged(self, exchange_id: int, side: Side) -> Iterator[bytes]:
-        """A running body's parts and reads, masked by the fields that hold secrets by default."""
+        """A running body's parts and reads, masked."""
         staged = self.connection.execute(
             "SELECT CAST(coalesce(b.data, sealed(s.data, s.exchange_id, s.side, s.seq, s.at_us)) AS BLOB), b.id IS NULL"
             " FROM staged_chunks s LEFT JOIN blobs b ON b.id = s.blob_id"

@@ -29,21 +29,31 @@ from tests.proxy_process import REPOSITORY, free_port, wait_until
 START_WAIT_S = 60.0
 SCRIPTED = "scripted-7b-instruct"
 TOKEN = Behaviour().tokens[0]
+BRIEF = ("--default", "max_tokens=3", "--switch", "request_overrides_model=off")
+"""Options for a short tour, where a real model's words do not matter: it asks for 80 tokens each time."""
 
 
 class DemoProcess:
     """A demo on free ports and with a trace of its own; all that it starts has its mark."""
 
-    def __init__(self, folder: Path, *options: str, is_alone: bool = False, has_default_port: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *options: str,
+        is_alone: bool = False,
+        has_default_port: bool = False,
+        ignores_sigint: bool = False,
+    ) -> None:
         self.trace = folder / "it's a trace.db"
         self.mark = folder.name
         self._output = folder / "output.txt"
         self.url = f"http://localhost:{free_port()}"
         listen = ["--no-proxy"] if is_alone else ["--listen", urlsplit(self.url).netloc]
         port = [] if has_default_port else ["--port", "0"]
+        ignoring = ["sh", "-c", 'trap "" INT; exec "$@"', "sh"] if ignores_sigint else []
         with self._output.open("wb") as output:
             self.process = subprocess.Popen(
-                command(*listen, *port, "--trace", str(self.trace), *options),
+                ignoring + command(*listen, *port, "--trace", str(self.trace), *options),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -116,8 +126,8 @@ def rows(trace: Path) -> list[tuple[object, ...]]:
 
 
 @contextlib.contextmanager
-def demo_process(folder: Path, *options: str, is_alone: bool = False) -> Iterator[DemoProcess]:
-    demo = DemoProcess(folder, *options, is_alone=is_alone)
+def demo_process(folder: Path, *options: str, **how: bool) -> Iterator[DemoProcess]:
+    demo = DemoProcess(folder, *options, **how)
     try:
         yield demo
     finally:
@@ -135,7 +145,7 @@ def running(tmp_path: Path) -> Iterator[DemoProcess]:
 @pytest.fixture
 def running_model(smollm2: Path, tmp_path: Path) -> Iterator[DemoProcess]:
     """A demo with a real model, whose tour is over."""
-    with demo_process(tmp_path) as demo:
+    with demo_process(tmp_path, *BRIEF) as demo:
         demo.wait_until_running()
         yield demo
 
@@ -171,7 +181,7 @@ def test_scripted_demo_needs_no_llama_cpp(tmp_path: Path, monkeypatch: pytest.Mo
 def test_model_of_the_users_own_is_served_under_its_files_name(smollm2: Path, tmp_path: Path) -> None:
     own = tmp_path / "My-Own.gguf"
     own.symlink_to(smollm2)
-    with demo_process(tmp_path, "--once", "--model", str(own)) as demo:
+    with demo_process(tmp_path, "--once", "--model", str(own), *BRIEF) as demo:
         assert demo.process.wait(START_WAIT_S) == 0, demo.output()
         assert {row[3] for row in rows(demo.trace)} == {"my-own"}
 
@@ -340,6 +350,17 @@ def test_signal_ends_the_demo_in_order(running_model: DemoProcess, number: int) 
     assert f"The trace stays: {demo.trace}" in demo.output()
     assert not is_listening(demo.url)
     assert not is_listening(lookalike_url)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("is_alone", [True, False])
+def test_signal_ends_a_demo_that_a_script_runs_in_the_background(tmp_path: Path, number: int, is_alone: bool) -> None:
+    """`proxy-log demo &`: a shell without job control has SIGINT ignored in what it runs there."""
+    with demo_process(tmp_path, "--scripted", is_alone=is_alone, ignores_sigint=True) as demo:
+        demo.wait_until_running()
+        demo.process.send_signal(number)
+        assert demo.process.wait(20) == 0, demo.output()
+        assert not demo.processes()
 
 
 def test_killed_demo_leaves_nothing_running(running_model: DemoProcess) -> None:

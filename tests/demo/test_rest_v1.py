@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from proxy.demo.server import LookalikeServer
 from proxy.demo.virtual_clock import VirtualClock
 from tests.demo.lookalikes import call, get, post, running, stream, until
 from tests.demo.samples import same_form
+from tests.demo.sdk_client import connected, fields_of, query
 
 LLM, VLM, EMBEDDING = "scripted-7b-instruct", "scripted-vl-2b", "text-embedding-scripted"
 CHAT = "/api/v1/chat"
@@ -519,9 +521,13 @@ SAMPLE_ROW = {
 }
 
 
+def of_experts() -> ScriptedEngine:
+    return ScriptedEngine([replace(SCRIPTED_MODELS[0], experts=8), *SCRIPTED_MODELS[1:]])
+
+
 def test_list_has_the_form_of_the_sample() -> None:
     async def test(server: LookalikeServer, engine: ScriptedEngine) -> None:
-        await post(server, "/api/v1/models/load", {"model": LLM, "num_experts": 8, "context_length": 3000})
+        await post(server, "/api/v1/models/load", {"model": LLM, "context_length": 3000})
         got = await get(server, "/api/v1/models")
         assert list(got.json) == ["models"]
         llm, vlm, embedding = got.json["models"]
@@ -535,7 +541,7 @@ def test_list_has_the_form_of_the_sample() -> None:
         )
         assert embedding["type"] == "embedding"
 
-    look_at(test)
+    look_at(test, engine=of_experts())
 
 
 def test_load_echoes_its_configuration() -> None:
@@ -552,11 +558,30 @@ def test_load_echoes_its_configuration() -> None:
         sample = {"type": "llm", "instance_id": "", "load_time_seconds": 9.099, "status": "loaded"}
         same_form({**sample, "load_config": config}, got.json)
         assert got.json["load_config"] == config
+        async with connected(server, "llm") as socket:
+            told = fields_of(await socket.result("getLoadConfig", {"specifier": query(LLM)}))
+        assert told == {
+            "llm.load.contextLength": 16384,
+            "llm.load.llama.evalBatchSize": 256,
+            "llm.load.numParallelSessions": 4,
+            "llm.load.llama.flashAttention": False,
+            "llm.load.numExperts": 4,
+            "llm.load.offloadKVCacheToGpu": False,
+            "llm.load.llama.acceleration.offloadRatio": "max",
+        }
         second = await post(server, "/api/v1/models/load", {"model": LLM})
         same_form(sample, second.json)
         assert second.json["instance_id"] == f"{LLM}:2"
         embedding = await post(server, "/api/v1/models/load", {"model": EMBEDDING, "echo_load_config": True})
         assert (embedding.json["type"], list(embedding.json["load_config"])) == ("embedding", ["context_length"])
+
+    look_at(test, engine=of_experts())
+
+
+def test_dense_model_claims_no_experts() -> None:
+    async def test(server: LookalikeServer, engine: ScriptedEngine) -> None:
+        body = {"model": LLM, "echo_load_config": True, "num_experts": 4}
+        assert "num_experts" not in (await post(server, "/api/v1/models/load", body)).json["load_config"]
 
     look_at(test)
 

@@ -951,11 +951,7 @@ class TestFiles:
                 assert entry["lineNumber"] == [1, 1]
                 loaded = server.look.catalog.instances[0].loaded
                 one, other = (await loaded.embed("The sky is blue"))[0], (await loaded.embed(entry["content"]))[0]
-                assert entry["score"] == pytest.approx(
-                    math.sumprod(one, other)
-                    if hasattr(math, "sumprod")
-                    else sum(a * b for a, b in zip(one, other, strict=True))
-                )
+                assert entry["score"] == pytest.approx(sum(a * b for a, b in zip(one, other, strict=True)))
                 bad = {"fields": [{"key": "retrieval.limit", "value": 0}]}
                 got = await socket.channel("retrieve", {**parameter, "config": bad})
                 assert got.error["title"] == "Invalid retrieval settings"
@@ -1154,7 +1150,7 @@ def test_real_model_tells_its_own_text_counts_and_prompt(smollm2: Path, tmp_path
             assert details["totalPromptTokenCount"] == counted["tokenCount"]
 
     async def main() -> None:
-        async with running(LlamaEngine([smollm2], log_folder=tmp_path)) as server:
+        async with running(LlamaEngine([smollm2], [SMOLLM2.name], log_folder=tmp_path)) as server:
             await test(server)
 
     asyncio.run(main())

@@ -465,7 +465,32 @@ _JSON = st.recursive(
     max_leaves=6,
 )
 _KEYS = st.sampled_from(
-    ["modelSpecifier", "specifier", "history", "predictionConfigStack", "layers", "config", "fields", "key", "value", "messages", "content", "role", "type", "text", "query", "identifier", "path", "modelKey", "loadConfigStack", "opts", "inputString", "name", "contentBase64", "limit"]
+    [
+        "modelSpecifier",
+        "specifier",
+        "history",
+        "predictionConfigStack",
+        "layers",
+        "config",
+        "fields",
+        "key",
+        "value",
+        "messages",
+        "content",
+        "role",
+        "type",
+        "text",
+        "query",
+        "identifier",
+        "path",
+        "modelKey",
+        "loadConfigStack",
+        "opts",
+        "inputString",
+        "name",
+        "contentBase64",
+        "limit",
+    ]
 )
 _VALUES = st.sampled_from(
     (
@@ -487,7 +512,23 @@ _VALUES = st.sampled_from(
 _PARAMETER = st.dictionaries(_KEYS, _VALUES | _JSON, max_size=6) | _JSON
 _CONFIGURED = st.tuples(
     st.sampled_from(
-        ["temperature", "topKSampling", "topPSampling", "maxPredictedTokens", "stopStrings", "seed", "llama.logitBias", "structured", "tools", "toolChoice", "promptTemplate", "reasoning.parsing", "contextOverflowPolicy", "systemPrompt", "minPSampling"]
+        [
+            "temperature",
+            "topKSampling",
+            "topPSampling",
+            "maxPredictedTokens",
+            "stopStrings",
+            "seed",
+            "llama.logitBias",
+            "structured",
+            "tools",
+            "toolChoice",
+            "promptTemplate",
+            "reasoning.parsing",
+            "contextOverflowPolicy",
+            "systemPrompt",
+            "minPSampling",
+        ]
     ),
     _JSON
     | st.builds(lambda value: {"checked": True, "value": value}, _JSON)

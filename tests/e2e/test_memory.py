@@ -53,7 +53,7 @@ def test_an_upload_of_200_mb(start_proxy: StartProxy, upstream: RawServer) -> No
         for _ in range(PIECES):
             client.send(PIECE)
         assert client.read_response().body == b"ok"
-    row = proxy.exchange_of(client.id, 20)
+    row = proxy.exchange_of(client.id, 60)
     assert (row["request_bytes"], row["gaps"]) == (PIECES * len(PIECE), 0)
 
 
@@ -67,7 +67,7 @@ def test_a_download_of_200_mb(start_proxy: StartProxy, upstream: RawServer) -> N
         while left:
             left -= len(client.read_some())
             client.received.clear()
-    row = proxy.exchange_of(client.id, 20)
+    row = proxy.exchange_of(client.id, 60)
     assert (row["response_bytes"], row["gaps"]) == (PIECES * len(PIECE), 0)
 
 

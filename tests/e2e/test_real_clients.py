@@ -212,5 +212,5 @@ class TestCurl:
                 "-X", "POST", "-H", "Expect: 100-continue", "-H", JSON, *way, f"{llama_proxy.url}/v1/completions"
             )
             assert b"error" in done.stdout
-        rows = llama_proxy.query("SELECT request_bytes FROM exchanges WHERE path = '/v1/completions' ORDER BY id")
-        assert len(rows) >= 1
+        sql = "SELECT request_bytes FROM exchanges WHERE path = '/v1/completions' ORDER BY id"
+        assert wait_until(lambda: llama_proxy.query(sql), "they are in the trace")

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from proxy.exchange import Outcome, Side
+from proxy.indexer import Indexer, IndexSettings
 from proxy.store.ingest import Ingest
 from proxy.store.trace import Trace
 from proxy.store.verify import verify
@@ -185,6 +186,16 @@ def ingest_whole(trace: Path) -> None:
         ingest.finish()
     finally:
         ingest.close()
+
+
+def read_whole(trace: Path) -> None:
+    """Make readings of everything."""
+    indexer = Indexer(trace, IndexSettings())
+    try:
+        while indexer.run_once():
+            pass
+    finally:
+        indexer.close()
 
 
 def ingest_in_steps(trace: Path, batch_bytes: int, restarts: set[int]) -> None:

@@ -14,12 +14,21 @@ from proxy.store import schema, version
 from proxy.store.schema import open_for_reading, open_for_writing
 from proxy.store.version import check_file
 from tests.store.journal_builder import Journal
-from tests.store.test_ingest import ingest_whole
+from tests.store.test_ingest import ingest_whole, read_whole
 
 if TYPE_CHECKING:
     from sqlite_utils import Database
 
-VIEWS = ("exchanges", "request_bodies", "response_bodies", "chunks", "websocket_messages", "headers", "gaps", "models")
+VIEWS = (
+    *("exchanges", "request_bodies", "response_bodies", "chunks", "websocket_messages", "headers", "gaps", "models"),
+    *("calls", "readings", "messages", "call_messages", "tool_calls", "call_parameters", "token_counts", "threads"),
+    *("speeds", "sessions", "problems"),
+)
+READING_TABLES = (
+    *("message_trigrams", "message_search", "read_problems", "unread_fields", "model_configs", "read_calls"),
+    *("read_messages", "read_values", "read_sessions", "call_totals", "read_settings", "reading_attempts"),
+    *("read_exchanges", "unread_exchanges", "readers"),
+)
 
 
 @pytest.fixture
@@ -33,6 +42,7 @@ def make(trace: Path) -> None:
     journal.exchange_of([b'{"model":"m","messages":[{"role":"user","content":"hi"}]}'], [b'{"answer":"\xc3\xbc"}'])
     journal.write()
     ingest_whole(trace)
+    read_whole(trace)
 
 
 def test_only_its_owner_can_read_a_trace(trace: Path) -> None:
@@ -88,21 +98,28 @@ def test_a_trace_that_is_not_there_is_no_problem_but_for_readers(trace: Path) ->
         open_for_reading(trace)
 
 
-def test_an_older_trace_is_copied_then_migrated(trace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def make_version_1(trace: Path) -> None:
+    """A trace as the first version wrote it: without readings."""
     make(trace)
+    connection = sqlite3.connect(trace)
+    for kind, name in connection.execute("SELECT type, name FROM sqlite_schema WHERE type = 'view'").fetchall():
+        connection.execute(f"DROP {kind} {name}")
+    for name in READING_TABLES:
+        connection.execute(f"DROP TABLE {name}")
+    connection.execute("CREATE VIEW exchanges AS SELECT id, model FROM recorded_exchanges")
+    connection.execute("PRAGMA user_version = 1")
+    connection.close()
 
-    def m001_add_a_note(database: "Database") -> None:
-        database.table("runs").add_column("note", str)
 
-    monkeypatch.setattr(schema, "MIGRATIONS", (m001_add_a_note,))
-    monkeypatch.setattr(schema, "SCHEMA_VERSION", 2)
-    monkeypatch.setattr(version, "SCHEMA_VERSION", 2)
+def test_a_trace_of_version_1_is_copied_then_migrated(trace: Path) -> None:
+    make_version_1(trace)
     with pytest.raises(TraceError, match="older version 1"):
         open_for_reading(trace)
     open_for_writing(trace).close()
     connection = open_for_reading(trace)
-    assert connection.execute("SELECT note FROM runs").fetchall() == [(None,)]
     assert connection.execute("SELECT model FROM exchanges").fetchall() == [("m",)]
+    assert connection.execute("SELECT exchange_id FROM unread_exchanges").fetchall() == [(1,)]
+    assert connection.execute("SELECT count(*) FROM calls").fetchone() == (0,)
     connection.close()
     with sqlite3.connect(trace.with_name("t.db.v1")) as copy:
         assert copy.execute("PRAGMA user_version").fetchone() == (1,)
@@ -111,20 +128,20 @@ def test_an_older_trace_is_copied_then_migrated(trace: Path, monkeypatch: pytest
 
 
 def test_a_migration_that_fails_changes_nothing(trace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    make(trace)
+    make_version_1(trace)
 
-    def m001_fail(database: "Database") -> None:
+    def fail(database: "Database") -> None:
         database.table("runs").add_column("note", str)
         raise sqlite3.OperationalError("database or disk is full")
 
     with monkeypatch.context() as patch:
-        patch.setattr(schema, "MIGRATIONS", (m001_fail,))
-        patch.setattr(schema, "SCHEMA_VERSION", 2)
-        patch.setattr(version, "SCHEMA_VERSION", 2)
+        patch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS[:-1], fail))
         with pytest.raises(sqlite3.OperationalError):
             open_for_writing(trace)
+    open_for_writing(trace).close()
     connection = open_for_reading(trace)
     assert "note" not in [row[1] for row in connection.execute("PRAGMA table_info(runs)")]
+    assert connection.execute("SELECT model FROM exchanges").fetchall() == [("m",)]
     connection.close()
 
 
@@ -136,7 +153,7 @@ def test_stock_sqlite3_reads_every_view(trace: Path, view: str) -> None:
         ["sqlite3", "-readonly", str(trace), f"SELECT * FROM {view}"], capture_output=True, text=True, check=True
     )
     assert done.stderr == ""
-    assert bool(done.stdout) == (view not in {"gaps", "websocket_messages"})
+    assert bool(done.stdout) == (view not in {"gaps", "tool_calls", "websocket_messages"})
 
 
 def test_json_functions_work_on_bodies(trace: Path) -> None:

@@ -1,0 +1,317 @@
+"""The indexer: recordings become readings, after their bytes are stored, so that it can be done again at any time.
+
+It works through `unread_exchanges`, which ingest fills; what is read and that it was read is committed together. What
+is being read is noted before, so that an exchange that kills the process is found and left out afterwards. Exchanges
+that still run are read as far as they came, for live views.
+"""
+
+import logging
+import sqlite3
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from proxy.exchange import Side
+from proxy.meaning import Reading
+from proxy.read.reader import Reader, ResponseHead, Session
+from proxy.read.registry import Registry
+from proxy.secret import SECRET_BODY_FIELDS
+from proxy.store.chunks import read_chunks
+from proxy.store.courtesy import give_way
+from proxy.store.message_rows import recount
+from proxy.store.readings import Read, ReadingRows
+from proxy.store.recordings import Recording, Recordings
+from proxy.store.schema import open_for_writing
+from proxy.store.token_counter import TokenCounter
+from proxy.store.trace import Trace
+
+log = logging.getLogger(__name__)
+
+BATCH = 256
+"""Exchanges for one transaction, at most."""
+BATCH_S = 0.1
+"""How long reading for one transaction goes on before it is written."""
+RUNNING_EVERY_S = 0.25
+"""How often what still runs is read."""
+MAX_ATTEMPTS = 2
+"""An exchange that was being read when the process died is tried so often."""
+_NEXT = "SELECT exchange_id FROM unread_exchanges ORDER BY exchange_id LIMIT ?"
+_RUNNING = "SELECT id FROM recorded_exchanges WHERE outcome IS NULL ORDER BY id DESC LIMIT 256"
+_ATTEMPT = "INSERT INTO reading_attempts VALUES(?, 1) ON CONFLICT(exchange_id) DO UPDATE SET attempts = attempts + 1"
+_SUSPECTS = "SELECT exchange_id, attempts FROM reading_attempts"
+_OUTDATED = """
+INSERT OR IGNORE INTO unread_exchanges
+SELECT x.exchange_id FROM read_exchanges x LEFT JOIN readers r ON r.id = x.reader_id
+WHERE r.id IS NULL OR NOT EXISTS (SELECT 1 FROM json_each(?) v WHERE v.key = r.name AND v.value = r.version)"""
+
+
+@dataclass(slots=True)
+class _Live:
+    """An exchange that runs, read as far as it came."""
+
+    reader: Reader
+    session: Session
+    has_head: bool = False
+    seq: int = -1
+    shown: tuple[Reading, ...] = ()
+    is_broken: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class IndexSettings:
+    """How readings are made."""
+
+    encoding: str = "cl100k_base"
+    """tiktoken's, or `off`."""
+    prefix_sessions: Mapping[str, str] = field(default_factory=dict)
+    """An upstream's name to the session of what comes by its prefix."""
+    body_fields: tuple[str, ...] = SECRET_BODY_FIELDS
+    """Paths of what is masked in bodies that are still on their way."""
+
+
+class Indexer:
+    """Reads one trace. Its owner must hold the writer lock; its connection is its own."""
+
+    def __init__(
+        self, trace: Path, settings: IndexSettings, *, key: bytes | None = None, registry: Registry | None = None
+    ) -> None:
+        """Nothing is opened yet. `key` is the trace's: without it nothing is read of what still runs."""
+        self._trace = trace
+        self._key = key
+        self._settings = settings
+        self._registry = registry or Registry()
+        self._counter = TokenCounter(settings.encoding) if settings.encoding != "off" else None
+        self._connection: sqlite3.Connection | None = None
+        self._rows: ReadingRows | None = None
+        self._live: dict[int, _Live] = {}
+        self._live_at = 0.0
+        self._suspects: dict[int, int] = {}
+
+    def close(self) -> None:
+        """Let go of the trace."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+            self._rows = None
+
+    def run_once(self) -> int:
+        """Read one batch of what ended, then what runs; gives how many ended exchanges were read.
+
+        Raises:
+            sqlite3.Error, OSError: it could not be written (locked, disk full); nothing is lost, call again later.
+        """
+        try:
+            read = self._read_ended()
+            if read < BATCH:
+                self._read_running()
+            return read
+        except BaseException:
+            self._forget()
+            raise
+
+    def reread(self, *, everything: bool = False) -> int:
+        """Mark what other versions of the readers have read (or everything) as unread; gives how many that were.
+
+        Raises:
+            sqlite3.Error: as `run_once`.
+        """
+        connection = self._ready()
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            if everything:
+                cursor = connection.execute(
+                    "INSERT OR IGNORE INTO unread_exchanges SELECT id FROM recorded_exchanges WHERE outcome IS NOT NULL"
+                )
+            else:
+                import json  # noqa: PLC0415 - for this alone
+
+                cursor = connection.execute(_OUTDATED, (json.dumps(self._registry.versions),))
+            connection.execute("DELETE FROM reading_attempts")
+            connection.execute("COMMIT")
+        except BaseException:
+            self._forget()
+            raise
+        self._suspects = {}
+        return cursor.rowcount
+
+    # --- what ended ---------------------------------------------------------------------------------------------------
+
+    def _read_ended(self) -> int:
+        connection = self._ready()
+        ids = [row[0] for row in connection.execute(_NEXT, (BATCH,))]
+        if not ids:
+            return 0
+        self._suspects = dict(connection.execute(_SUSPECTS))
+        if self._suspects:
+            ids = ids[:1] if ids[0] in self._suspects else [one for one in ids if one not in self._suspects]
+            if self._suspects.get(ids[0], 0) >= MAX_ATTEMPTS:
+                return self._give_up(ids[0])
+        self._note(ids)
+        began = time.monotonic()
+        reads: list[Read] = []
+        for recording in Recordings(connection).get(ids):
+            reads.append(self._read(connection, recording))
+            give_way()
+            if time.monotonic() - began > BATCH_S:
+                break
+        self._write(reads, ids if not reads else (), noted=ids)  # ids that name nothing any more are crossed off
+        return max(len(reads), 1)
+
+    def _note(self, ids: Sequence[int]) -> None:
+        """Say what is about to be read: who kills the process is among them."""
+        connection = self._ready()
+        connection.execute("BEGIN IMMEDIATE")
+        connection.executemany(_ATTEMPT, [(one,) for one in ids])
+        connection.execute("COMMIT")
+
+    def _read(self, connection: sqlite3.Connection, recording: Recording) -> Read:
+        reader = self._registry.choose(recording.head) if recording.is_forwarded else None
+        if reader is None:
+            return Read(recording, None)
+        who = (reader.name, reader.version)
+        recordings = Recordings(connection)
+        try:
+            request = recordings.parts(recording.request_body)
+            response = recordings.parts(recording.response_body)
+            readings = recordings.read(reader, recording, request, response)
+        except (sqlite3.Error, OSError):
+            raise
+        except Exception as error:
+            log.exception("exchange %d cannot be read by %s", recording.id, reader.name)
+            return Read(recording, who, failure=f"{reader.name} {reader.version}: {error!r}")
+        return Read(recording, who, readings, request, response)
+
+    def _give_up(self, exchange_id: int) -> int:
+        connection = self._ready()
+        (recording,) = Recordings(connection).get([exchange_id])
+        log.error("exchange %d ended the process while it was read; it is left out", exchange_id)
+        self._write([Read(recording, None, failure="the process ended while this was read")], noted=[exchange_id])
+        return 1
+
+    def _write(self, reads: Sequence[Read], gone: Sequence[int] = (), *, noted: Sequence[int] = ()) -> None:
+        """Store readings; a bug of ours that one exchange brings out must not keep all others out."""
+        try:
+            self._put(reads, gone, noted)
+        except sqlite3.OperationalError:
+            raise
+        except Exception as error:
+            self._forget()
+            if len(reads) > 1:
+                for read in reads:
+                    self._write([read])
+                self._write((), gone, noted=noted)
+                return
+            if not reads or reads[0].failure is not None:
+                raise
+            (failed,) = reads
+            log.exception("the readings of exchange %d cannot be stored", failed.recording.id)
+            self._put([Read(failed.recording, failed.reader, failure=f"cannot be stored: {error!r}")], gone, noted)
+        for read in reads:
+            if read.recording.end is not None:
+                self._live.pop(read.recording.id, None)
+
+    def _put(self, reads: Sequence[Read], gone: Sequence[int], noted: Sequence[int]) -> None:
+        connection = self._ready()
+        assert self._rows is not None
+        connection.execute("BEGIN IMMEDIATE")
+        for read in reads:
+            self._rows.put(read)
+        self._rows.write()
+        connection.executemany("DELETE FROM unread_exchanges WHERE exchange_id = ?", [(one,) for one in gone])
+        connection.executemany("DELETE FROM reading_attempts WHERE exchange_id = ?", [(one,) for one in noted])
+        connection.execute("COMMIT")
+
+    # --- what runs ----------------------------------------------------------------------------------------------------
+
+    def _read_running(self) -> None:
+        now = time.monotonic()
+        if now - self._live_at < RUNNING_EVERY_S:
+            return
+        self._live_at = now
+        connection = self._ready()
+        ids = [row[0] for row in connection.execute(_RUNNING)]
+        if not ids:
+            self._live.clear()
+            return
+        reads = []
+        for recording in Recordings(connection).get(ids):
+            read = self._advance(connection, recording)
+            if read is not None:
+                reads.append(read)
+        for gone in self._live.keys() - set(ids):
+            del self._live[gone]
+        if reads:
+            self._write(reads)
+
+    def _advance(self, connection: sqlite3.Connection, recording: Recording) -> Read | None:
+        """Feed what came since; None where that changes nothing."""
+        live = self._live.get(recording.id)
+        if live is None:
+            reader = self._registry.choose(recording.head)
+            if reader is None or recording.head.is_websocket:
+                return None  # its calls are shown when it ends
+            live = self._live[recording.id] = _Live(reader, reader.open(recording.head))
+        if live.is_broken or recording.end is not None:
+            return None
+        try:
+            if not live.has_head:
+                if recording.status is None:
+                    return None  # its request may not be complete
+                live.has_head = True
+                body = b"".join(
+                    Trace(connection, self._key, self._settings.body_fields).body(recording.id, Side.CLIENT)
+                )
+                live.session.request(body, recording.request_complete_us)
+                live.session.response(
+                    ResponseHead(recording.status, recording.response_fields), recording.first_byte_us
+                )
+            for chunk in read_chunks(connection, recording.id, Side.UPSTREAM, live.seq):
+                live.seq = chunk.seq
+                live.session.data(chunk.at_us, chunk.data or b"")
+            readings = tuple(live.session.readings(None))
+        except (sqlite3.Error, OSError):
+            raise
+        except Exception as error:
+            log.exception("exchange %d cannot be read by %s", recording.id, live.reader.name)
+            live.is_broken = True
+            return Read(recording, (live.reader.name, live.reader.version), failure=repr(error))
+        if readings == live.shown:
+            return None
+        live.shown = readings
+        return Read(recording, (live.reader.name, live.reader.version), readings)
+
+    @property
+    def is_watching(self) -> bool:
+        """Whether it reads something that still runs."""
+        return bool(self._live)
+
+    # --- the connection -----------------------------------------------------------------------------------------------
+
+    def _ready(self) -> sqlite3.Connection:
+        if self._connection is None:
+            self._connection = open_for_writing(self._trace)
+            self._prepare(self._connection)
+        if self._rows is None:
+            self._rows = ReadingRows(
+                self._connection,
+                count_tokens=self._counter.count if self._counter is not None else None,
+                prefix_sessions=self._settings.prefix_sessions,
+            )
+        return self._connection
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        """See to it that all tokens are counted by the same encoding."""
+        encoding = self._settings.encoding
+        before = connection.execute("SELECT value FROM read_settings WHERE name = 'encoding'").fetchone()
+        if before == (encoding,):
+            return
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("INSERT OR REPLACE INTO read_settings VALUES('encoding', ?)", (encoding,))
+        recount(connection, self._counter.count if self._counter is not None else None)
+        connection.execute("COMMIT")
+
+    def _forget(self) -> None:
+        self._rows = None
+        if self._connection is not None and self._connection.in_transaction:
+            self._connection.rollback()
