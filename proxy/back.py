@@ -2,8 +2,8 @@
 
 `python -m proxy.back SETTINGS`, SETTINGS being one JSON object: `trace` (path), and if wanted `body_fields` (paths of
 secrets inside bodies), `log_level`, `living_run` (when the front's run started, wall ns), `web` (HOST:PORT of the live
-page), `index` (how to read what is stored: `encoding`, `prefix_sessions`). On stdin the
-front rings: a byte says that there is something new, the end that the front is dead or has written everything.
+page), `index` (how to read what is stored, see `service`). On stdin the front
+rings: a byte says that there is something new, the end that the front is dead or has written everything.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from filelock import FileLock
 
@@ -33,8 +33,8 @@ BATCH_EVERY_S = 0.08
 RETRY_S = 0.25
 LOOK_ANYWAY_S = 2.0
 """How long the bell may be silent until the journal is looked at all the same."""
-INDEX_STOP_S = 5.0
-"""How long reading may go on at the end."""
+WORK_STOP_S = 5.0
+"""How long other work may go on at the end."""
 GIVE_UP_S = 20.0
 """How long the last part is tried again when the front has gone."""
 _BIG_BATCH_BYTES = 1 << 20
@@ -85,7 +85,7 @@ class Back:
     """The loop around `Ingest`: when to take in, and what to do when that fails."""
 
     def __init__(
-        self, ingest: Ingest, doorbell: Doorbell, trace: Path, on_taken_in: Callable[[], None] = lambda: None
+        self, ingest: Ingest, doorbell: Doorbell, trace: Path, on_taken_in: Callable[[], object] = lambda: None
     ) -> None:
         """`trace` is for messages; `on_taken_in` is called when something new is in it."""
         self._ingest = ingest
@@ -160,78 +160,103 @@ def main(argument: str) -> int:
     lock = _wait_for_lock(trace, doorbell)
     if lock is None:
         return 1
-    indexing = Indexing.of(settings, trace)
+    workers = _workers(settings, trace)
     try:
-        with _live_page(trace, settings.get("web", "")), indexing:
-            return 0 if Back(ingest, doorbell, trace, indexing.wake).run() else 1
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(_live_page(trace, settings.get("web", "")))
+            for worker in workers:
+                stack.enter_context(worker)
+            wake = [worker.wake for worker in workers]
+            return 0 if Back(ingest, doorbell, trace, lambda: [each() for each in wake]).run() else 1
     finally:
         ingest.close()
         lock.release()
 
 
-class Indexing:
-    """Makes readings of what is taken in, in a thread of its own while it is entered: ingest does not wait for it."""
+class Work(Protocol):
+    """Something that is done with what is stored, a bounded piece at a time, in a thread of its own."""
 
-    def __init__(self, indexer: Indexer | None, trace: Path) -> None:
-        """Without an indexer nothing is read."""
-        self._indexer = indexer
+    @property
+    def is_watching(self) -> bool:
+        """Whether there is something to look at soon, though nothing new was stored."""
+        ...
+
+    def run_once(self) -> int:
+        """Do a piece; gives 0 if there was nothing to do. May raise `sqlite3.Error` and `OSError`: try again later."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the trace."""
+        ...
+
+
+class Worker:
+    """Does some work in a thread while this is entered: ingest does not wait for it."""
+
+    def __init__(self, name: str, work: Work, trace: Path) -> None:
+        """`name` and `trace` are for messages."""
+        self._work = work
         self._trace = trace
+        self._name = name
         self._woken = threading.Event()
         self._is_stopping = False
-        self._thread = threading.Thread(target=self._run, name="indexer", daemon=True)
-
-    @classmethod
-    def of(cls, settings: Mapping[str, Any], trace: Path) -> "Indexing":
-        """As the settings say."""
-        wanted = settings.get("index")
-        if not wanted:
-            return cls(None, trace)
-        how = IndexSettings(
-            encoding=wanted["encoding"],
-            prefix_sessions=wanted["prefix_sessions"],
-            body_fields=tuple(settings.get("body_fields", ())),
-        )
-        return cls(Indexer(trace, how, key=load_key(trace.with_name(trace.name + ".key"))), trace)
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def wake(self) -> None:
         """There is something new."""
         self._woken.set()
 
-    def __enter__(self) -> None:
-        if self._indexer is not None:
-            self._thread.start()
+    def __enter__(self) -> "Worker":
+        self._thread.start()
+        return self
 
     def __exit__(self, *_: object) -> None:
-        """Read what is left, for a bounded time: the rest is read by the next that runs."""
+        """Do what is left, for a bounded time: the rest is done by the next that runs."""
         self._is_stopping = True
         self.wake()
-        if self._indexer is not None:
-            self._thread.join(INDEX_STOP_S)
+        self._thread.join(WORK_STOP_S)
 
     def _run(self) -> None:
-        indexer = self._indexer
-        assert indexer is not None
-        has_failed = False
         try:
-            while True:
-                is_last = self._is_stopping
-                self._woken.clear()
-                try:
-                    read = indexer.run_once()
-                    has_failed = False
-                except (sqlite3.Error, OSError) as error:
-                    read = 0
-                    if not has_failed:
-                        log.warning("%s: readings wait: %s", self._trace, error)
-                    has_failed = True
-                if not read:
-                    if is_last:
-                        return
-                    self._woken.wait(RETRY_S if has_failed or indexer.is_watching else LOOK_ANYWAY_S)
+            while self._go_on():
+                pass
         except Exception:
-            log.exception("the indexer ended; recording goes on, `proxy-log index` reads the rest")
+            log.exception("%s: %s ended; recording goes on", self._trace, self._name)
         finally:
-            indexer.close()
+            self._work.close()
+
+    def _go_on(self) -> bool:
+        """A piece of work, or a wait for more; False at the end."""
+        is_last = self._is_stopping
+        self._woken.clear()
+        try:
+            has_done = self._work.run_once() > 0
+        except (sqlite3.Error, OSError) as error:
+            log.warning("%s: %s waits: %s", self._trace, self._name, error)
+            self._woken.wait(RETRY_S)
+            return not is_last
+        if not has_done and not is_last:
+            self._woken.wait(RETRY_S if self._work.is_watching else LOOK_ANYWAY_S)
+        return has_done or not is_last
+
+
+def _workers(settings: Mapping[str, Any], trace: Path) -> list[Worker]:
+    """What else is done with what is stored, as the settings say."""
+    wanted = settings.get("index")
+    if not wanted:
+        return []
+    how = IndexSettings(
+        encoding=wanted["encoding"],
+        prefix_sessions=wanted["prefix_sessions"],
+        body_fields=tuple(settings.get("body_fields", ())),
+    )
+    indexer = Indexer(trace, how, key=load_key(trace.with_name(trace.name + ".key")))
+    workers = [Worker("the indexer", indexer, trace)]
+    if wanted["ask_tokenizer"]:
+        from proxy.server_tokens import ServerTokens  # noqa: PLC0415 - aiohttp costs memory, for those who want it
+
+        workers.append(Worker("counting by the server's tokenizer", ServerTokens(trace), trace))
+    return workers
 
 
 def _live_page(trace: Path, address: str) -> contextlib.AbstractContextManager[None]:

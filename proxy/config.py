@@ -199,6 +199,8 @@ class IndexConfig(_Tree):
     """Read exchanges as they end. Off: `proxy-log index` does it when you ask for it."""
     encoding: Literal["cl100k_base", "o200k_base", "off"] = "cl100k_base"
     """tiktoken's encoding that estimates the tokens of each message beside what servers report, or `off`."""
+    ask_tokenizer: bool = False
+    """Ask the server to count each message by the model's own tokenizer (llama.cpp, LM Studio): requests of our own."""
 
 
 class Config(_Tree):

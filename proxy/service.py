@@ -188,9 +188,7 @@ class Back:
             "body_fields": list(config.mask.body_fields),
             "log_level": config.log_level,
             "web": "" if config.web == "off" else config.web,
-            "index": {"encoding": config.index.encoding, "prefix_sessions": config.prefix_sessions}
-            if config.index.enabled
-            else None,
+            "index": _index_settings(config),
         }
         self._read_end, self._write_end = os.pipe()
         os.set_blocking(self._write_end, False)
@@ -247,6 +245,18 @@ class Back:
                 is_last = False
                 if self._stopping.is_set():
                     return
+
+
+def _index_settings(config: Config) -> dict[str, object] | None:
+    """What `proxy.back` wants to know of how to read; None: it reads nothing."""
+    if not config.index.enabled:
+        return None
+    index = config.index
+    return {
+        "encoding": index.encoding,
+        "ask_tokenizer": index.ask_tokenizer,
+        "prefix_sessions": config.prefix_sessions,
+    }
 
 
 class _StopSignals:

@@ -11,9 +11,9 @@ FLOORS = [
     # words; "" is the package itself
     {"", "errors", "clock", "config", "exchange", "meaning", "plugins", "readable", "secret"},
     {"record", "read"},  # pure
-    {"forward"},  # the traffic
+    {"forward", "prompt"},  # the traffic, and what is asked for
     {"store"},  # the trace
-    {"indexer"},  # recordings become readings
+    {"indexer", "server_tokens"},  # recordings become readings
     {"demo"},
     {"web"},
     {"service", "back"},  # composition roots of the two processes

@@ -18,6 +18,7 @@ from proxy.cli.tour import demo_trace
 from proxy.config import parse_address
 from proxy.demo.behaviour import Behaviour, Overflow, choices, with_switches
 from proxy.demo.llama_process import DEFAULT_CONTEXT_LENGTH, require_engine
+from proxy.demo.log_files import log_file
 from proxy.demo.lookalike_process import LMSTUDIO_PORT, LookalikeProcess, Settings
 from proxy.demo.model import SMOLLM2, cache_folder, check_model_file, fetch_model
 from proxy.demo.parameters import PARAMETERS, Layer, layer_of
@@ -209,7 +210,7 @@ def demo(
             tells_log=no_proxy,
         )
         started = time.monotonic()
-        with LookalikeProcess.start(settings, log=folder / "lookalike.log") as lookalike:
+        with LookalikeProcess.start(settings, log=log_file(folder, "lookalike")) as lookalike:
             start_s = time.monotonic() - started
             behaviour = with_switches(Behaviour(), settings.switches)
             running = Demo(console, lookalike, settings, behaviour, trace=trace, start_s=start_s)

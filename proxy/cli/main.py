@@ -33,6 +33,7 @@ COMMANDS = {
     "demo": Entry("proxy.cli.demo:demo", "Try it with a small real model; nothing else is needed."),
     "tail": Entry("proxy.cli.tail:tail", "List the last exchanges; follow them live with -f."),
     "show": Entry("proxy.cli.show:show", "Show one exchange: heads, bodies, chunks, times."),
+    "search": Entry("proxy.cli.search:search", "Find words in everything that was asked and answered."),
     "verify": Entry("proxy.cli.verify:verify", "Prove that the trace holds every recorded byte."),
     "ingest": Entry("proxy.cli.ingest:ingest", "Take in what a killed proxy left in its journal."),
     "index": Entry("proxy.cli.index:index", "Read what is recorded and not read yet."),

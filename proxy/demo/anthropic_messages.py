@@ -215,4 +215,5 @@ def _signature(thinking: str) -> str:
     return base64.b64encode(hashlib.sha256(thinking.encode(errors="replace")).digest()).decode()
 
 
+FAMILY = "Anthropic"
 ROUTES = (Route("POST", "/v1/messages", message, anthropic_form, since="0.4.1"),)

@@ -27,6 +27,8 @@ class Behaviour:
     options: Literal["unknown", "post", "empty"] = "unknown"
     """OPTIONS: answered as any unknown method, as a POST without a body, or by an empty 204. R: Subtitle-Translator#2,
     tracker#443; U: the last, and all of them with `cors`."""
+    preflight_needs_token: bool = False
+    """With `auth` and `cors`, OPTIONS needs a token as everything does. U: browsers send none with it."""
     catch_all_pretty: bool = False
     """The body for unknown routes is indented as others are. R: tracker#618: compact, by its length; T: indented."""
     jit: bool = True
@@ -52,8 +54,17 @@ class Behaviour:
 
     overflow: Overflow | Literal["refuse"] = "refuse"
     """A prompt longer than the context, over HTTP. R: refused in most versions; some cut silently (a policy)."""
-    overflow_message: Literal["input", "request", "keep", "n_keep", "prompt"] = "input"
-    """Which words. R: `input` 0.4.21 (tracker#2322), the others 0.3.x; T: `request`, an engine of 2026."""
+    overflow_message: Literal["input", "request", "keep", "n_keep", "prompt", "engine"] = "input"
+    """Which words. R: `input` 0.4.21 (tracker#2322), the others 0.3.x; T: `request`, an engine of 2026, and `engine`,
+    the same with its whole error object passed through."""
+    context_full_status: Literal["400", "500"] = "400"
+    """Of a prediction that runs out of context (`Context size has been exceeded`). R: both were seen."""
+    load_failure_status: Literal["400", "404"] = "400"
+    """Of a request whose model cannot be loaded. R: tracker#1202, the words inside; U: the status."""
+    crash_status: Literal["400", "500"] = "400"
+    """Of a request whose model crashes or is unloaded. R: tracker#1620; both were seen."""
+    nothing_loaded: Literal["text", "object"] = "text"
+    """The form of `No models loaded` where errors are plain text otherwise. R: lms#107, the words; U: the form."""
     overflow_in_stream: Literal["event", "status", "silent"] = "event"
     """In a stream: an error event after the head, a 400, or an empty stream. R: goose#11318; the last, tracker#2339."""
     sdk_overflow: Overflow = "truncateMiddle"

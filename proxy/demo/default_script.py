@@ -35,7 +35,11 @@ def default_script(call: Call, *, reasoning: bool) -> Script:
             arguments = smallest_json(tool.get("parameters") or {"type": "object"})
             request = json.dumps({"name": tool["name"], "arguments": arguments}, ensure_ascii=False)
             return [Text(f"{thought}[TOOL_REQUEST]{request}[END_TOOL_REQUEST]")]
-    return [Text(f"{thought}You said: {said}")]
+    # a draft model guesses everything but the thought
+    return [
+        *([Text(thought)] if thought else []),
+        Text(f"You said: {said}", is_drafted=bool(call.sampling.draft_model)),
+    ]
 
 
 def _thought(call: Call, role: str) -> str:

@@ -19,6 +19,7 @@ async def status(look: Lookalike, request: Request) -> web.StreamResponse:
     return answer({"package": "lmstudio", "version": look.behaviour.version}, is_compact=True)
 
 
+FAMILY = "discovery"
 ROUTES = (
     Route("GET", "/lmstudio-greeting", greet, is_open=True),
     Route("GET", "/lms-status", status, is_open=True, switch="lms_status"),

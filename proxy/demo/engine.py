@@ -91,6 +91,8 @@ class Sampling:
     """GBNF."""
     reasoning_budget: int | None = None
     """Tokens that may be spent on reasoning."""
+    draft_model: str = ""
+    """The key of a model that guesses ahead; only for an engine that `drafts`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +112,30 @@ class Piece:
     text: str
     tokens: tuple[int, ...]
     """The tokens it is made of; none where the text of earlier ones was held back. The text may be ""."""
+    is_drafted: bool = False
+    """A draft model guessed them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drafted:
+    """How a draft model did."""
+
+    model: str
+    """Its key."""
+    accepted: int
+    """Tokens."""
+    rejected: int = 0
+    ignored: int = 0
+
+    @property
+    def total(self) -> int:
+        """S: the SDK's tests, it is the sum."""
+        return self.accepted + self.rejected + self.ignored
+
+    def __add__(self, other: "Drafted") -> "Drafted":
+        """Of both together."""
+        counts = (getattr(self, name) + getattr(other, name) for name in ("accepted", "rejected", "ignored"))
+        return Drafted(self.model, *counts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +154,8 @@ class Finish:
     """Seconds of prompt processing, by the engine's own clock."""
     predicted_s: float
     """Seconds of generation."""
+    drafted: Drafted | None = None
+    """None: without a draft model."""
 
 
 Step = Progress | Piece | Finish
@@ -200,6 +228,8 @@ class Engine(Protocol):
     name: str
     """As v0's `runtime.name`: `llama.cpp-linux-x86_64-cpu`."""
     version: str
+    drafts: bool
+    """It has speculative decoding."""
     models: Sequence[Model]
     clock: "Clock"
 

@@ -18,6 +18,7 @@ from multidict import CIMultiDict
 from proxy.demo.behaviour import Behaviour
 from proxy.demo.catalog import NotFoundError
 from proxy.demo.engine import EngineError
+from proxy.demo.javascript_json import with_whole_numbers
 from proxy.demo.lookalike import Lookalike
 from proxy.demo.overflow import ContextOverflowError
 from proxy.demo.parameters import BadParameterError
@@ -47,14 +48,16 @@ class Failure(Exception):
         type_: str = "invalid_request",
         code: str | None = None,
         param: str | None = None,
+        error: dict[str, Any] | None = None,
     ) -> None:
-        """What the answer says; each surface has its own form for it."""
+        """What the answer says; each surface has its own form for it, but for an `error` that comes as it is."""
         super().__init__(message)
         self.status = status
         self.message = message
         self.type = type_
         self.code = code
         self.param = param
+        self.error = error
 
 
 ErrorForm = Callable[[Failure], dict[str, Any]]
@@ -62,14 +65,13 @@ ErrorForm = Callable[[Failure], dict[str, Any]]
 
 def plain_form(failure: Failure) -> dict[str, Any]:
     """`{"error": "text"}`: /v1/chat/completions, /v1/completions, /api/v0. R."""
-    return {"error": failure.message}
+    return {"error": failure.error or failure.message}
 
 
 def object_form(failure: Failure) -> dict[str, Any]:
     """`{"error": {...}}`: /v1/responses, /api/v1. R."""
-    return {
-        "error": {"message": failure.message, "type": failure.type, "param": failure.param, "code": failure.code},
-    }
+    error = {"message": failure.message, "type": failure.type, "param": failure.param, "code": failure.code}
+    return {"error": failure.error or error}
 
 
 def anthropic_form(failure: Failure) -> dict[str, Any]:
@@ -146,6 +148,7 @@ def _well_formed(value: Any) -> Any:
 def answer(data: Any, status: int = 200, *, is_compact: bool = False) -> web.Response:
     """JSON as Express sends it: indented, but for a few short bodies."""
     separators = (",", ":") if is_compact else None
+    data = with_whole_numbers(data)
     body = json.dumps(data, indent=None if is_compact else 2, separators=separators, ensure_ascii=False).encode()
     return web.Response(body=body, status=status, headers={"Content-Type": "application/json; charset=utf-8"})
 
@@ -172,9 +175,10 @@ class EventStream:
     async def send(self, data: Any, event: str | None = None) -> None:
         """Send one event: a name if it has one, and compact JSON (or text)."""
         await self.start()
-        text = data if isinstance(data, str) else json.dumps(data, separators=(",", ":"), ensure_ascii=False)
+        if not isinstance(data, str):
+            data = json.dumps(with_whole_numbers(data), separators=(",", ":"), ensure_ascii=False)
         name = f"event: {event}\n" if event else ""
-        await self._response.write(f"{name}data: {text}\n\n".encode())
+        await self._response.write(f"{name}data: {data}\n\n".encode())
 
     def cut(self) -> web.StreamResponse:
         """Close the connection where it is: no last chunk."""
@@ -276,11 +280,14 @@ def failure_of(error: Exception, behaviour: Behaviour) -> Failure:
     if isinstance(error, Failure):
         return error
     if isinstance(error, NotFoundError):
-        return Failure(404, str(error), type_="model_not_found", code="model_not_found", param="model")
+        failure = Failure(404, str(error), type_="model_not_found", code="model_not_found", param="model")
+        if error.is_nothing_loaded and behaviour.nothing_loaded == "object":
+            failure.error = object_form(failure)["error"]
+        return failure
     if isinstance(error, BadParameterError):
         return Failure(400, str(error), code="invalid_type", param=error.name)
     if isinstance(error, ContextOverflowError):
-        return Failure(400, overflow_words(error, behaviour), code="context_length_exceeded")
+        return _overflow_failure(error, behaviour)
     if isinstance(error, EngineError):
         return _engine_failure(error, behaviour)
     if isinstance(error, RecursionError | MissingExtraError):
@@ -291,26 +298,39 @@ def failure_of(error: Exception, behaviour: Behaviour) -> Failure:
 
 
 def _engine_failure(error: EngineError, behaviour: Behaviour) -> Failure:
-    """R: tracker#2218 and #842 (template), #1202 (load), #1620 (crash); U: the status of the last two."""
+    """R: tracker#2218 and #842 (template), #1202 (load), #1620 (crash); the status of the last two is a switch."""
     if error.kind == "template" and behaviour.template_error == "render":
         return Failure(400, f'Error rendering prompt with jinja template: "{error}".')
     if error.kind == "template":
         words = f"Engine protocol applyPromptTemplate request returned 500: Jinja Exception: {error}"
         return Failure(500, words, type_="internal_error")
     if error.kind == "load":
-        return Failure(400, f'Failed to load model "{error.model}". Error: {error}', type_="internal_error")
+        words = f'Failed to load model "{error.model}". Error: {error}'
+        return Failure(int(behaviour.load_failure_status), words, type_="internal_error")
     if error.kind == "context":
-        return Failure(400, str(error) or "Context size has been exceeded", code="context_length_exceeded")
-    return Failure(400, str(error), type_="internal_error")
+        words = str(error) or "Context size has been exceeded"
+        return Failure(int(behaviour.context_full_status), words, code="context_length_exceeded")
+    status = int(behaviour.crash_status) if error.kind == "crashed" else 400
+    return Failure(status, str(error), type_="internal_error")
+
+
+def _overflow_failure(error: ContextOverflowError, behaviour: Behaviour) -> Failure:
+    failure = Failure(400, overflow_words(error, behaviour), code="context_length_exceeded")
+    if behaviour.overflow_message == "engine":
+        counts = {"n_prompt_tokens": error.prompt_tokens, "n_ctx": error.context_length}
+        failure.error = {"code": 400, "message": failure.message, "type": "exceed_context_size_error", **counts}
+    return failure
 
 
 def overflow_words(error: ContextOverflowError, behaviour: Behaviour) -> str:
     """How a prompt that is too long is refused; the wording changed with the versions. R, section 3.3 of the digest."""
     tokens, limit = error.prompt_tokens, error.context_length
+    request = f"request ({tokens} tokens) exceeds the available context size ({limit} tokens), try increasing it"
     return {
         "input": f"Input does not fit in context length. The input has {tokens} tokens, but the context length only "
         f"supports {limit} tokens.",
-        "request": f"request ({tokens} tokens) exceeds the available context size ({limit} tokens), try increasing it",
+        "request": request,
+        "engine": request,
         "keep": f"Trying to keep the first {tokens} tokens when context the overflows. However, the model is loaded "
         f"with context length of only {limit} tokens, which is not enough. Try to load the model with a larger "
         "context length, or provide a shorter input",

@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib.metadata
+import os
 import platform
 import sys
 import threading
@@ -39,13 +40,14 @@ class LlamaEngine:
         Args:
             model_files: GGUF files.
             names: the keys they get, in the same order; by default, the file's name in small letters.
-            log_folder: gets llama.cpp's log of each instance, `llama-1.log` and so on.
+            log_folder: gets llama.cpp's log of each instance, `llama-PID-1.log` and so on, by this process's number.
 
         Raises:
             ProxyLogError: a file cannot be read or is no GGUF file.
         """
         self.name = f"llama.cpp-{sys.platform}-{platform.machine()}-cpu"
         self.version = _version()
+        self.drafts = False
         self.clock = Clock(now=time.monotonic, sleep=asyncio.sleep)
         self._facts: dict[Path, GgufFacts] = {file: read_gguf(file) for file in model_files}
         self._log_folder = log_folder
@@ -81,7 +83,7 @@ class LlamaEngine:
         on_progress(0.0)
         start = _Start(
             model,
-            log=self._log_folder / f"llama-{self._loads}.log",
+            log=self._log_folder / f"llama-{os.getpid()}-{self._loads}.log",
             context_length=min(context_length, model.max_context_length or context_length),
             parallel=parallel,
             config=config or {},

@@ -16,6 +16,8 @@ from proxy.demo.llama_stream import LlamaStream, error_of, events_of
 
 _ENDING_S = 2.0
 """How long after its connection broke a process may still be there although it is ending."""
+_SUBSCHEMAS = ("items", "prefixItems", "additionalProperties", "anyOf", "oneOf")
+"""Members of a JSON schema that are schemas of whole values; those of `allOf` are parts of one."""
 _NEUTRAL: dict[str, Any] = {
     # A model's file may bring sampling settings of its own; nothing is in force that nobody asked for.
     "dynatemp_range": 0.0,
@@ -47,8 +49,22 @@ def sampling_settings(sampling: Sampling) -> dict[str, Any]:
     if sampling.grammar is not None:
         settings["grammar"] = sampling.grammar  # with a schema beside it, llama.cpp heeds the grammar
     elif sampling.json_schema is not None:
-        settings["json_schema"] = sampling.json_schema
+        settings["json_schema"] = closed_schema(sampling.json_schema)
     return settings
+
+
+def closed_schema(schema: Any) -> Any:
+    """The same without members that it does not name, unless it allows them: small models never stop adding some."""
+    if isinstance(schema, list):
+        return [closed_schema(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    closed = {name: closed_schema(one) if name in _SUBSCHEMAS else one for name, one in schema.items()}
+    for name in ("properties", "$defs", "definitions"):
+        if isinstance(schema.get(name), dict):
+            closed[name] = {key: closed_schema(one) for key, one in schema[name].items()}
+    is_open = "properties" not in schema or "patternProperties" in schema or "allOf" in schema
+    return closed if is_open else {"additionalProperties": False, **closed}
 
 
 def _or(value: float | None, otherwise: float) -> float:

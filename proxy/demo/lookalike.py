@@ -92,6 +92,12 @@ class Lookalike:
         if held is not None:
             self.log.put(held)
 
+    def release_output(self) -> None:
+        """A prediction ended without a word: what waited for its output is told."""
+        held, self._held_output = self._held_output, None
+        if held is not None:
+            self.log.put(held)
+
     async def close(self) -> None:
         """Unload everything."""
         await self.catalog.close()

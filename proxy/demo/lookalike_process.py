@@ -11,7 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -168,7 +168,7 @@ def _engine(settings: Settings, folder: Path) -> "Engine":
 
     def at_pace(call: Call) -> Script:
         steps = default_script(call, reasoning=reasoning[call.model])
-        return [Text(step.text, _SCRIPTED_TOKEN_S) if isinstance(step, Text) else step for step in steps]
+        return [replace(step, delay_s=_SCRIPTED_TOKEN_S) if isinstance(step, Text) else step for step in steps]
 
     engine.rule = at_pace
     return engine

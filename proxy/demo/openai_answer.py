@@ -4,7 +4,6 @@ Stream: R, a real capture of 0.4.21; usage only with `stream_options.include_usa
 head: R, goose#11318; a crash: R, tracker#1620.
 """
 
-import json
 import secrets
 import string
 import time
@@ -44,13 +43,13 @@ class Additions(Protocol):
 
 
 class V1Additions:
-    """An empty `stats`, and nothing in streams. R: tracker#601, #547."""
+    """A `stats` that is empty but for a draft model's counters, and nothing in streams. R: tracker#601, #547; D."""
 
     has_fingerprint = True
 
     def of(self, look: Lookalike, instance: Instance, done: Done) -> dict[str, Any]:
         """Members of the whole answer."""
-        return {"stats": {}}
+        return {"stats": done.stats.http_draft()}
 
     def of_stream(self, look: Lookalike, instance: Instance, done: Done) -> dict[str, Any]:
         """Nothing."""
@@ -104,9 +103,9 @@ class Talk(ABC):
             **self.additions.of(self.look, self.instance, done),
             **(self.fingerprint() if self.additions.has_fingerprint else {}),
         }
-        shown = json.dumps(body, indent=2, ensure_ascii=False)
-        self.look.log.server(f"Generated prediction: {shown}", model=self.instance.identifier)
-        return answer(body)
+        response = answer(body)
+        self.look.log.server(f"Generated prediction: {response.text}", model=self.instance.identifier)
+        return response
 
     def _head(self, kind: str) -> dict[str, Any]:
         return {"id": self.id, "object": kind, "created": self.created, "model": self.instance.identifier}

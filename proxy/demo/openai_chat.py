@@ -18,9 +18,7 @@ from proxy.demo.openai_request import (
     flag,
     includes_usage,
     messages_of,
-    refuse_draft_model,
-    sampling_layer,
-    structured_layer,
+    request_layer,
     text_field,
     tool_choice_of,
     tools_of,
@@ -33,12 +31,11 @@ async def chat(look: Lookalike, request: Request, additions: Additions | None = 
     """Answer a chat request; `additions` are another surface's."""
     body = request.json()
     messages = messages_of(body, look.behaviour)
-    refuse_draft_model(body)
     ask = Ask(
         messages=messages,
         tools=tools_of(body),
         tool_choice=tool_choice_of(body),
-        layer=sampling_layer(body, look.behaviour) | structured_layer(body.get("response_format")),
+        layer=request_layer(body, look),
         preset=text_field(body, "preset"),
         overflow=look.behaviour.overflow,
         is_streamed=flag(body, "stream"),
@@ -104,4 +101,5 @@ def _choice(delta: dict[str, Any], finish: str | None) -> dict[str, Any]:
     return {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
 
 
+FAMILY = "OpenAI"
 ROUTES = (Route("POST", "/v1/chat/completions", chat),)

@@ -14,9 +14,7 @@ from proxy.demo.openai_answer import Additions, Talk, V1Additions, finish_reason
 from proxy.demo.openai_request import (
     flag,
     includes_usage,
-    refuse_draft_model,
-    sampling_layer,
-    structured_layer,
+    request_layer,
     text_field,
     ttl_of,
 )
@@ -28,11 +26,10 @@ async def complete(look: Lookalike, request: Request, additions: Additions | Non
     """Answer a completion request; `additions` are another surface's."""
     body = request.json()
     prompt = _prompt(body)
-    refuse_draft_model(body)
-    layer = sampling_layer(body, look.behaviour) | structured_layer(body.get("response_format"))
     ask = Ask(
         prompt=prompt,
-        layer=layer | {REASONING_PARSING: {"enabled": False}},  # raw text: tags in it are text like any other
+        layer=request_layer(body, look)
+        | {REASONING_PARSING: {"enabled": False}},  # raw text: tags in it are text like any other
         preset=text_field(body, "preset"),
         overflow=look.behaviour.overflow,
         is_streamed=flag(body, "stream"),
@@ -72,4 +69,5 @@ def _choice(text: str, finish: str | None) -> dict[str, Any]:
     return {"index": 0, "text": text, "logprobs": None, "finish_reason": finish}
 
 
+FAMILY = "OpenAI"
 ROUTES = (Route("POST", "/v1/completions", complete),)

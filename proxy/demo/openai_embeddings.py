@@ -63,4 +63,5 @@ def _base64(vector: list[float]) -> str:
     return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
 
 
+FAMILY = "OpenAI"
 ROUTES = (Route("POST", "/v1/embeddings", embed),)

@@ -25,11 +25,11 @@ async def one_model(look: Lookalike, request: Request) -> web.StreamResponse:
 
 
 def _names(look: Lookalike) -> list[str]:
-    """Identifiers of what is loaded, keys of the rest."""
+    """Identifiers of what is loaded, and all keys where naming one is enough. D: models.md."""
     names: list[str] = []
     for model in look.catalog.models:
         loaded = [one.identifier for one in look.catalog.instances if one.model is model]
-        names += loaded or ([model.key] if look.behaviour.jit else [])
+        names += loaded + ([model.key] if look.behaviour.jit and model.key not in loaded else [])
     return names
 
 
@@ -37,6 +37,7 @@ def _row(name: str) -> dict[str, Any]:
     return {"id": name, "object": "model", "owned_by": "organization_owner"}
 
 
+FAMILY = "OpenAI"
 ROUTES = (
     Route("GET", "/v1/models", models),
     Route("GET", "/v1/models/(.+)", one_model, switch="v1_models_by_id"),

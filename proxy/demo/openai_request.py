@@ -15,7 +15,8 @@ from proxy.demo.behaviour import Behaviour
 from proxy.demo.catalog import Instance
 from proxy.demo.engine import Message
 from proxy.demo.http import Failure
-from proxy.demo.parameters import STRUCTURED, Layer, effort_layer, layer_of
+from proxy.demo.lookalike import Lookalike
+from proxy.demo.parameters import DRAFT_MODEL, STRUCTURED, Layer, effort_layer, layer_of
 
 _ROLES = ("user", "assistant", "system", "tool")
 _CHOICES = ("none", "auto", "required")
@@ -63,7 +64,7 @@ def includes_usage(body: dict[str, Any]) -> bool:
     return flag(object_field(body, "stream_options"), "include_usage")
 
 
-def sampling_layer(body: dict[str, Any], behaviour: Behaviour) -> Layer:
+def _sampling_layer(body: dict[str, Any], behaviour: Behaviour) -> Layer:
     """The layer that the request's parameters make."""
     fields = dict(body)
     if not behaviour.min_p:
@@ -73,12 +74,29 @@ def sampling_layer(body: dict[str, Any], behaviour: Behaviour) -> Layer:
     return layer_of(fields, "openai") | effort_layer(text_field(body, "reasoning_effort") or None)
 
 
-def refuse_draft_model(body: dict[str, Any]) -> None:
-    """No engine here has speculative decoding, and draft counters are not made up. U: the words."""
-    if name := text_field(body, "draft_model"):
-        raise Failure(
-            400, f'Draft model "{name}" cannot be used: speculative decoding is not supported', param="draft_model"
-        )
+def request_layer(body: dict[str, Any], look: Lookalike) -> Layer:
+    """All parameters of a request of /v1/chat/completions or /v1/completions."""
+    return (
+        _sampling_layer(body, look.behaviour)
+        | _structured_layer(body.get("response_format"))
+        | _draft_layer(body, look)
+    )
+
+
+def _draft_layer(body: dict[str, Any], look: Lookalike) -> Layer:
+    """The layer that `draft_model` makes. D: api-changelog.md 0.3.10; U: the words.
+
+    Raises:
+        Failure: the engine has no speculative decoding, or there is no such model.
+    """
+    name = text_field(body, "draft_model")
+    if not name:
+        return {}
+    model = look.catalog.model(name)
+    if not look.engine.drafts or model is None:
+        why = "there is no such model" if look.engine.drafts else "speculative decoding is not supported"
+        raise Failure(400, f'Draft model "{name}" cannot be used: {why}', param="draft_model")
+    return {DRAFT_MODEL: model.key}
 
 
 def messages_of(body: dict[str, Any], behaviour: Behaviour) -> list[Message]:
@@ -197,7 +215,7 @@ def tool_choice_of(body: dict[str, Any]) -> str:
     return choice
 
 
-def structured_layer(response_format: Any) -> Layer:
+def _structured_layer(response_format: Any) -> Layer:
     """`response_format` as a layer; R: the refusal of `json_object`."""
     if response_format is None:
         return {}

@@ -261,4 +261,5 @@ def _check_images(messages: list[Message], instance: Instance) -> None:
         raise refusal(words, "invalid_value", "input")
 
 
+FAMILY = "OpenAI"
 ROUTES = (Route("POST", "/v1/responses", respond, responses_form, since="0.3.29"),)

@@ -8,7 +8,7 @@ tags: S, schema default of llm.prediction.reasoning.parsing.
 import json
 import random
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 TOOL_MARKERS = (("[TOOL_REQUEST]", "[END_TOOL_REQUEST]"), ("<tool_call>", "</tool_call>"))
@@ -22,6 +22,8 @@ class Text:
     content: str
     tokens: int
     """Tokens since the event before."""
+    is_drafted: bool = field(default=False, kw_only=True)
+    """Some of these tokens are a draft model's."""
     reasoning: str = "none"
     """`none`, `reasoning`, `reasoningStartTag` or `reasoningEndTag`, as in the SDK's fragments."""
 
@@ -81,6 +83,7 @@ class OutputParser:
         self._markers = TOOL_MARKERS if has_tools else ()
         self._buffer = ""
         self._tokens = 0
+        self._is_drafted = False
         self._state = "text"
         self._end = ""
         self._call = _Call()
@@ -88,10 +91,11 @@ class OutputParser:
         if is_inside_call:
             self._begin_call(TOOL_MARKERS[0][1])
 
-    def feed(self, text: str, tokens: int) -> list[Event]:
+    def feed(self, text: str, tokens: int, *, is_drafted: bool = False) -> list[Event]:
         """The events that this piece makes known."""
         self._buffer += text
         self._tokens += tokens
+        self._is_drafted |= is_drafted
         while self._step():
             pass
         return self._taken()
@@ -145,7 +149,9 @@ class OutputParser:
 
     def _put(self, text: str, reasoning: str = "") -> None:
         tokens, self._tokens = self._tokens, 0
-        self._events.append(Text(text, tokens, reasoning or ("reasoning" if self._state == "reasoning" else "none")))
+        drafted, self._is_drafted = self._is_drafted, False
+        kind = reasoning or ("reasoning" if self._state == "reasoning" else "none")
+        self._events.append(Text(text, tokens, kind, is_drafted=drafted))
 
     def _begin_call(self, end: str) -> None:
         self._state, self._end, self._call = "call", end, _Call()
@@ -165,7 +171,7 @@ class OutputParser:
 
     def _end_call(self) -> None:
         self._state = "text"
-        self._tokens = 0  # the call's tokens are in no text
+        self._tokens, self._is_drafted = 0, False  # the call's tokens are in no text
         self._events += self._call.end()
 
 

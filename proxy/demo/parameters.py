@@ -19,6 +19,7 @@ EVAL_BATCH, FLASH_ATTENTION = "llm.load.llama.evalBatchSize", "llm.load.llama.fl
 EXPERTS, KV_ON_GPU = "llm.load.numExperts", "llm.load.offloadKVCacheToGpu"
 PARALLEL, LOAD_SEED = "llm.load.numParallelSessions", "llm.load.seed"
 OFFLOAD_RATIO = "llm.load.llama.acceleration.offloadRatio"
+DRAFT_MODEL = P + "speculativeDecoding.draftModel"
 _LARGEST = 2**53
 """JavaScript's largest safe integer is one less."""
 
@@ -74,6 +75,7 @@ SCHEMA_DEFAULTS: Layer = {
     OVERFLOW: "truncateMiddle",
     TOOLS: {"type": "none"},
     SYSTEM_PROMPT: "",
+    DRAFT_MODEL: "",
     ENABLE_THINKING: True,
     REASONING_BUDGET: {"checked": False, "value": 1024},
     REASONING_PARSING: {"enabled": True, "startString": "<think>", "endString": "</think>"},
@@ -199,6 +201,7 @@ def sampling_of(config: Layer) -> Sampling:
         stop=(*(config.get(P + "stopStrings") or ()), *((config.get(TEMPLATE) or {}).get("stopStrings") or ())),
         max_tokens=int(number("maxPredictedTokens")) if number("maxPredictedTokens") is not None else None,
         json_schema=schema,
+        draft_model=config.get(DRAFT_MODEL) or "",
         reasoning_budget=number("reasoning.budgetTokens"),
         grammar=structured.get("gbnfGrammar") if structured.get("type") == "gbnf" else None,
     )

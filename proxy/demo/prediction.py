@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from proxy.demo import output_parser as out
 from proxy.demo.catalog import Instance, runtime_event
-from proxy.demo.engine import EngineError, Finish, Message, Piece, Progress, Sampling
+from proxy.demo.engine import Drafted, EngineError, Finish, Message, Piece, Progress, Sampling
 from proxy.demo.overflow import ContextOverflowError, Fitted, fit, shifted
 from proxy.demo.parameters import OVERFLOW, REASONING_PARSING, TEMPLATE, Layer, sampling_of, template_variables
 from proxy.demo.stats import STOP_REASONS, Stats, timing_lines
@@ -76,11 +76,15 @@ class _Tally:
     calls: list[out.ToolCallEnd] = field(default_factory=list)
     whole: list[str] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
+    """Those that the engine has not told of yet by a `Finish`."""
     reasoning_tokens: int = 0
     predicted: int = 0
     generation_s: float = 0.0
     first_s: float | None = None
+    round_s: float | None = None
+    """When the first piece came that the engine has not told of yet by a `Finish`."""
     cached: int = 0
+    drafted: Drafted | None = None
 
     def take(self, event: out.Event) -> None:
         if isinstance(event, out.ToolCallEnd):
@@ -140,6 +144,7 @@ class Prediction:
                             model=instance.identifier,
                         )
                         self._tell_output(self._stats("userStopped", None))
+                    self._lookalike.release_output()
                     self._lookalike.catalog.drop_dead(instance)
                     raise
 
@@ -205,8 +210,11 @@ class Prediction:
                         yield step
             if finish is None:
                 return
+            told, tally.tokens, tally.round_s = tally.tokens, [], None
             tally.predicted += finish.predicted_tokens
             tally.generation_s += finish.predicted_s
+            if finish.drafted is not None:
+                tally.drafted = finish.drafted if tally.drafted is None else tally.drafted + finish.drafted
             tally.cached = tally.cached or finish.cached_tokens
             self._tell_timings(finish)
             if finish.reason != "context" or policy in ("refuse", "stopAtLimit"):
@@ -214,8 +222,7 @@ class Prediction:
                 return
             is_first = False
             sampling = _less(sampling, finish.predicted_tokens)
-            tokens = shifted([*tokens, *tally.tokens], 0 if policy == "rollingWindow" else self._kept)
-            tally.tokens = []
+            tokens = shifted([*tokens, *told], 0 if policy == "rollingWindow" else self._kept)
 
     async def _tokens(self, policy: str, *, forced: bool) -> list[int]:
         """The prompt's tokens, cut by the policy where they are too many; sets what the log tells."""
@@ -255,6 +262,7 @@ class Prediction:
 
     def _piece(self, piece: Piece, parser: out.OutputParser) -> list[out.Event]:
         tally = self._tally
+        tally.round_s = tally.round_s or self._clock()
         if tally.first_s is None:
             tally.first_s = self._clock() - self._started_s
             self._instance.status = "generating"
@@ -264,19 +272,19 @@ class Prediction:
                 )
         tally.whole.append(piece.text)
         tally.tokens += piece.tokens
-        events = parser.feed(piece.text, len(piece.tokens))
+        events = parser.feed(piece.text, len(piece.tokens), is_drafted=piece.is_drafted)
         for event in events:
             tally.take(event)
         return events
 
     def _stats(self, reason: str, stop_string: str | None) -> Stats:
         tally, behaviour = self._tally, self._lookalike.behaviour
-        predicted = tally.predicted or len(tally.tokens)
+        predicted = tally.predicted + len(tally.tokens)
         if behaviour.length_counts_one_less and reason == "maxPredictedTokensReached":
             predicted -= 1
         total_s = tally.generation_s
-        if not total_s and tally.first_s is not None:  # stopped in the middle: the engine's own time never came
-            total_s = self._clock() - self._started_s - tally.first_s
+        if tally.round_s is not None:  # stopped in the middle: the engine's own time never came
+            total_s += self._clock() - tally.round_s
         generation_s = total_s
         if behaviour.total_time == "whole":
             total_s += tally.first_s or 0.0
@@ -290,6 +298,7 @@ class Prediction:
             tally.first_s,
             generation_s,
             total_s,
+            tally.drafted,
         )
 
     def _done(self, stats: Stats) -> Done:
@@ -337,7 +346,7 @@ def _schema_of_call(ask: Ask) -> dict[str, Any]:
             "type": "object",
             "properties": {
                 "name": {"const": one["name"]},
-                "arguments": one.get("parameters") or {"type": "object"},
+                "arguments": one.get("parameters") or {"type": "object", "properties": {}},
             },
             "required": ["name", "arguments"],
             "additionalProperties": False,

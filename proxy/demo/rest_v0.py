@@ -49,6 +49,7 @@ def _stats(stats: Stats) -> dict[str, Any]:
         "time_to_first_token": stats.time_to_first_token_s,
         "generation_time": stats.total_s,
         "stop_reason": stats.stop_reason,
+        **stats.http_draft(),
     }
     return {name: value for name, value in block.items() if value is not None}
 
@@ -85,7 +86,7 @@ def _rows(look: Lookalike) -> Iterator[dict[str, Any]]:
         loaded = [one for one in look.catalog.instances if one.model is model]
         for one in loaded:
             yield _row(look, model, one)
-        if not loaded:
+        if model.key not in [one.identifier for one in loaded]:  # U: where it is loaded under other names only
             yield _row(look, model, None)
 
 
@@ -118,6 +119,7 @@ async def v0_complete(look: Lookalike, request: Request) -> web.StreamResponse:
     return await complete(look, request, _V0Additions())
 
 
+FAMILY = "REST v0"
 ROUTES = (
     Route("GET", "/api/v0/models", models, since=_SINCE),
     Route("GET", "/api/v0/models/(.+)", one_model, since=_SINCE),

@@ -226,4 +226,5 @@ class _Talk:
         return stats if self.load_time_s is None else stats | {"model_load_time_seconds": self.load_time_s}
 
 
+FAMILY = "REST v1"
 ROUTES = (Route("POST", "/api/v1/chat", chat, object_form, since="0.4.0"),)

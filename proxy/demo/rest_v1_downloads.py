@@ -125,6 +125,7 @@ async def download_status(look: Lookalike, request: Request) -> web.Response:
     return answer(job.status(look.behaviour, look.engine.clock.now()))
 
 
+FAMILY = "REST v1"
 ROUTES = (
     Route("POST", "/api/v1/models/download", download, object_form, since="0.4.0"),
     Route("GET", "/api/v1/models/download/status/([^/]+)", download_status, object_form, since="0.4.0"),

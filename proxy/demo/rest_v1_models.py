@@ -114,6 +114,7 @@ async def unload(look: Lookalike, request: Request) -> web.Response:
     return answer({"instance_id": instance.identifier})
 
 
+FAMILY = "REST v1"
 ROUTES = (
     Route("GET", "/api/v1/models", list_models, object_form, since="0.4.0"),
     Route("POST", "/api/v1/models/load", load, object_form, since="0.4.0"),

@@ -18,6 +18,8 @@ class Text:
     text: str
     delay_s: float = TOKEN_S
     """Before each token."""
+    is_drafted: bool = False
+    """A draft model guessed its tokens, and they were accepted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,15 @@ class Prefill:
 
 
 @dataclass(frozen=True, slots=True)
+class Draft:
+    """A draft model takes part: the request's, or another; `Text.is_drafted` are its tokens that were accepted."""
+
+    model: str = ""
+    rejected: int = 0
+    ignored: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Fail:
     """The engine fails; `crashed` means that the model is gone, too."""
 
@@ -61,7 +72,7 @@ class End:
     """`eos`, `length` or `context`: a model that stops there although there is room left."""
 
 
-ScriptStep = Text | Burst | Stall | Prefill | Fail | End
+ScriptStep = Text | Burst | Stall | Prefill | Draft | Fail | End
 Script = Sequence[ScriptStep]
 """Without any text in it, the model says nothing and ends."""
 
@@ -81,23 +92,32 @@ class Call:
     """`finished`, `failed`, or `closed` by the caller; None while it runs."""
 
 
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One token of a script."""
+
+    number: int
+    is_drafted: bool = False
+
+
 Rule = Callable[[Call], Script | None]
 """Chooses the script for a call; None: it has nothing to say about it."""
 
 
-def moves(script: Script) -> Iterator[int | Stall | Fail | End]:
+def moves(script: Script) -> Iterator[Token | Stall | Fail | End]:
     """A script in its smallest parts: tokens, and what happens between them."""
     for step in script:
         match step:
             case Text() | Burst():
+                is_drafted = isinstance(step, Text) and step.is_drafted
                 for token in word_tokens.tokenize(step.text, special=False):
                     if isinstance(step, Text):
                         yield Stall(step.delay_s)
-                    yield token
+                    yield Token(token, is_drafted)
             case Stall() | Fail() | End():
                 yield step
-            case Prefill():
-                continue  # the prompt is processed before all moves
+            case Prefill() | Draft():
+                continue  # the prompt is processed before all moves; counts are told at the end
 
 
 class Output:
@@ -110,12 +130,15 @@ class Output:
         self._held = ""
         self.stopped: str | None = None
         """The stop string that was met."""
+        self.accepted = 0
+        """Tokens of a draft model."""
 
-    def take(self, token: int) -> Piece:
+    def take(self, token: Token) -> Piece:
         """The piece that a token makes."""
-        self._call.generated.append(token)
-        self._held += self._decoder.decode(word_tokens.token_bytes(token))
-        return Piece(self._release(), (token,))
+        self._call.generated.append(token.number)
+        self.accepted += token.is_drafted
+        self._held += self._decoder.decode(word_tokens.token_bytes(token.number))
+        return Piece(self._release(), (token.number,), token.is_drafted)
 
     def _release(self) -> str:
         stops = [stop for stop in self._call.sampling.stop if stop]

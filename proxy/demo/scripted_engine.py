@@ -4,6 +4,7 @@ Limits are the engine's own whatever the script says: stop strings, `max_tokens`
 generation, so that counts stay true. The other sampling parameters are only recorded (`calls`): nothing is sampled.
 """
 
+import asyncio
 import hashlib
 import math
 import os
@@ -14,79 +15,38 @@ from dataclasses import dataclass
 from typing import Any
 
 from proxy.demo import word_tokens
-from proxy.demo.chat_template import CHATML, render
+from proxy.demo.chat_template import render
 from proxy.demo.default_script import default_script
-from proxy.demo.engine import EngineError, Finish, Message, Model, Progress, Sampling, Step
-from proxy.demo.parameters import EVAL_BATCH, EXPERTS, FLASH_ATTENTION, KV_ON_GPU, OFFLOAD_RATIO, PARALLEL
-from proxy.demo.script import Call, End, Fail, Output, Prefill, Rule, Script, ScriptStep, Stall, Text, moves
+from proxy.demo.engine import Drafted, EngineError, Finish, Message, Model, Progress, Sampling, Step
+from proxy.demo.script import (
+    Call,
+    Draft,
+    End,
+    Fail,
+    Output,
+    Prefill,
+    Rule,
+    Script,
+    ScriptStep,
+    Stall,
+    Text,
+    Token,
+    moves,
+)
+from proxy.demo.scripted_models import SCRIPTED_MODELS, load_config
 from proxy.demo.virtual_clock import VirtualClock
 
 PREFILL_S = 0.001
 """Seconds that a token of the prompt takes."""
+_LONG_TEXT = 50_000
 _DIMENSIONS = 64
 _CRASHED = "The model has crashed without additional information."
 
 
-def _model(key: str, kind: str, display_name: str, **facts: Any) -> Model:
-    return Model(
-        key=key,
-        type=kind,
-        publisher="scripted",
-        display_name=display_name,
-        path=f"scripted/{key}-GGUF/{key}-{facts['quantization']}.gguf",
-        template="" if kind == "embedding" else CHATML,
-        **facts,
-    )
-
-
-SCRIPTED_MODELS = (
-    _model(
-        "scripted-7b-instruct",
-        "llm",
-        "Scripted 7B Instruct",
-        architecture="scripted",
-        quantization="Q4_K_M",
-        bits=4,
-        size_bytes=4_368_439_584,
-        parameters="7B",
-        max_context_length=32768,
-        trained_for_tool_use=True,
-        reasoning=True,
-    ),
-    _model(
-        "scripted-vl-2b",
-        "vlm",
-        "Scripted VL 2B",
-        architecture="scripted_vl",
-        quantization="Q8_0",
-        bits=8,
-        size_bytes=2_347_123_456,
-        parameters="2B",
-        max_context_length=16384,
-    ),
-    _model(
-        "text-embedding-scripted",
-        "embedding",
-        "Scripted Embedding",
-        architecture="scripted-bert",
-        quantization="F16",
-        bits=16,
-        size_bytes=274_290_560,
-        parameters="137M",
-        max_context_length=2048,
-    ),
-)
-
-
-def _load_config(model: Model, parallel: int, asked: Mapping[str, Any]) -> dict[str, Any]:
-    """Where nothing was asked for, as in the documentation's samples. D: list.md, load.md."""
-    if model.type == "embedding":
-        return {}
-    experts = {EXPERTS: model.experts} if model.experts else {}
-    usual = {EVAL_BATCH: 512, PARALLEL: parallel, FLASH_ATTENTION: True, **experts, KV_ON_GPU: True}
-    granted = {key: value for key, value in asked.items() if key != EXPERTS or model.experts}
-    granted.pop("llm.load.contextLength", None)
-    return {**usual, OFFLOAD_RATIO: "max", **granted}
+def _drafted(script: Script, call: Call, accepted: int) -> Drafted | None:
+    step = next((step for step in script if isinstance(step, Draft)), None)
+    name = (step.model if step else "") or call.sampling.draft_model
+    return Drafted(name, accepted, step.rejected if step else 0, step.ignored if step else 0) if name else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +67,7 @@ class ScriptedEngine:
         """`time`: virtual by default; `VirtualClock(real_time=True)` lets people watch."""
         self.name = "llama.cpp-linux-x86_64-scripted"
         self.version = "1.0.0"
+        self.drafts = True
         self.models: Sequence[Model] = tuple(models)
         self.time = time or VirtualClock()
         self.clock = self.time.clock
@@ -171,7 +132,7 @@ class ScriptedModel:
         self.model = model
         self.context_length = context_length
         self.parallel = parallel
-        self.load_config = _load_config(model, parallel, config)
+        self.load_config = load_config(model, parallel, config)
         self.pid = os.getpid()
         self.running = 0
         """Generations under way."""
@@ -198,6 +159,8 @@ class ScriptedModel:
     async def tokenize(self, text: str) -> list[int]:
         """Tokens of a text."""
         self._require_alive()
+        if len(text) > _LONG_TEXT:  # others are to be answered meanwhile
+            return await asyncio.to_thread(word_tokens.tokenize, text)
         return word_tokens.tokenize(text)
 
     async def detokenize(self, tokens: Sequence[int]) -> str:
@@ -254,8 +217,8 @@ class ScriptedModel:
                     raise EngineError(message, kind=kind)
                 case End(reason):
                     end = reason
-                case int(token):
-                    yield output.take(token)
+                case Token():
+                    yield output.take(move)
                     end = output.full()
             if end:
                 break
@@ -270,6 +233,7 @@ class ScriptedModel:
             predicted_tokens=len(call.generated) + (reason == "eos"),
             prompt_s=prompted - started,
             predicted_s=now() - prompted,
+            drafted=_drafted(script, call, output.accepted),
         )
 
     async def _spend(self, seconds: float) -> None:

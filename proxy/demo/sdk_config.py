@@ -12,6 +12,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from proxy.demo.behaviour import Overflow
 from proxy.demo.lookalike import Lookalike
 from proxy.demo.parameters import (
+    DRAFT_MODEL,
     ENABLE_THINKING,
     EVAL_BATCH,
     EXPERTS,
@@ -178,6 +179,7 @@ _FORMS = {
         ENABLE_THINKING: bool,
         REASONING_BUDGET: Annotated[int, Field(ge=0)],
         SYSTEM_PROMPT: str,
+        DRAFT_MODEL: str,
         "llm.load.contextLength": _Context,
         "embedding.load.contextLength": _Context,
         EVAL_BATCH: Annotated[int, Field(ge=1, le=1 << 30)],

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, NoReturn
 
 from pydantic import Field, TypeAdapter, ValidationError
 
+from proxy.demo.javascript_json import with_whole_numbers
 from proxy.demo.sdk_endpoints import Parameter
 
 
@@ -111,20 +112,10 @@ def _refuse(name: str) -> NoReturn:
 
 def compact(data: Any) -> str:
     """JSON as `JSON.stringify` writes it: no spaces, whole numbers without a point, half surrogate pairs escaped."""
-    data = _with_whole_numbers(data)
+    data = with_whole_numbers(data)
     text = json.dumps(data, separators=(",", ":"), ensure_ascii=False)
     try:
         text.encode()
     except UnicodeEncodeError:
         return json.dumps(data, separators=(",", ":"))
     return text
-
-
-def _with_whole_numbers(value: Any) -> Any:
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    if isinstance(value, dict):
-        return {name: _with_whole_numbers(one) for name, one in value.items()}
-    if isinstance(value, list):
-        return [_with_whole_numbers(one) for one in value]
-    return value

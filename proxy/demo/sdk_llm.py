@@ -16,7 +16,7 @@ from proxy.demo import output_parser as out
 from proxy.demo.catalog import Instance
 from proxy.demo.engine import EngineError, Message, Progress
 from proxy.demo.lookalike import Lookalike
-from proxy.demo.parameters import SYSTEM_PROMPT, TEMPLATE, Layer, fields_of, template_variables
+from proxy.demo.parameters import DRAFT_MODEL, SYSTEM_PROMPT, TEMPLATE, Layer, fields_of, template_variables
 from proxy.demo.prediction import Ask, Done, Prediction
 from proxy.demo.sdk_config import TOOL_CHOICE, ConfigStack, Tool, find_preset, request_layer, tools_of
 from proxy.demo.sdk_endpoints import Channel, ChannelEndpoint, Context, Json, Namespace, Parameter, Rpc, Specifier
@@ -122,6 +122,8 @@ def with_system_prompt(messages: list[Message], config: Layer) -> list[Message]:
 
 async def _run(look: Lookalike, instance: Instance, ask: Ask, channel: Channel) -> None:
     prediction = look.predict(instance, ask)
+    if draft_model := prediction.config.get(DRAFT_MODEL):
+        _check_draft(look, draft_model)
     try:
         done = await channel.until_stopped(_forward(prediction, channel))
     except EngineError:
@@ -197,7 +199,7 @@ def _fragment(event: out.Text) -> Json:
     fragment = {
         "content": event.content,
         "tokensCount": event.tokens,
-        "containsDrafted": False,
+        "containsDrafted": event.is_drafted,
         "reasoningType": event.reasoning,
         "isStructural": False,
     }
@@ -225,11 +227,16 @@ async def apply_prompt_template(context: Context, parameter: ApplyTemplateParame
 
 
 async def preload_draft_model(context: Context, parameter: DraftParameter) -> None:
-    """No engine here speculates, so this is refused, once both models are known."""
+    """Nothing is loaded: an engine that speculates is a scripted one. Another refuses, once both models are known."""
     look = context.look
     find_instance(look, parameter.specifier, "llm")
-    find_models(look, parameter.draft_model_key, "llm")
-    raise engine_does_not_support(look.engine, "speculative decoding")
+    _check_draft(look, parameter.draft_model_key)
+
+
+def _check_draft(look: Lookalike, key: str) -> None:
+    find_models(look, key, "llm")
+    if not look.engine.drafts:
+        raise engine_does_not_support(look.engine, "speculative decoding")
 
 
 def token_rpcs(domain: str) -> dict[str, Rpc[Any]]:

@@ -18,7 +18,7 @@ from typing import Any
 from aiohttp import WSCloseCode, WSMsgType, web
 from pydantic import ValidationError
 
-from proxy.demo import sdk_diagnostics, sdk_embedding, sdk_files, sdk_llm, sdk_repository, sdk_system
+from proxy.demo import sdk_diagnostics, sdk_embedding, sdk_files, sdk_llm, sdk_repository, sdk_runtime, sdk_system
 from proxy.demo import sdk_frames as frames
 from proxy.demo.http import Failure, Request, Route, answer, check_token, refused_token
 from proxy.demo.lookalike import Lookalike
@@ -29,7 +29,7 @@ from proxy.demo.sdk_errors import KNOWN_ERRORS, error_object
 
 NAMESPACES: dict[str, Namespace] = {
     one.NAMESPACE.name: one.NAMESPACE
-    for one in (sdk_diagnostics, sdk_embedding, sdk_files, sdk_llm, sdk_repository, sdk_system)
+    for one in (sdk_diagnostics, sdk_embedding, sdk_files, sdk_llm, sdk_repository, sdk_runtime, sdk_system)
 }
 _MOST_WARNINGS = 5
 _logger = logging.getLogger(__name__)

@@ -5,6 +5,7 @@ Every surface is one module with its `ROUTES`; the namespaces of the SDK's WebSo
 
 import contextlib
 import re
+from typing import Any
 
 from aiohttp import http_exceptions, web
 
@@ -85,7 +86,7 @@ class LookalikeServer:
         app.router.add_route("*", "/{path:.*}", self._serve)
         app.on_response_prepare.append(express_head(self.look.behaviour, self._keepalive_s))
         app.on_shutdown.append(lambda _: sdk_socket.sockets_of(self.look).close())
-        self._runner = web.AppRunner(
+        self._runner = _Runner(
             app,
             handler_cancellation=True,  # a client that leaves stops the generation
             keepalive_timeout=self._keepalive_s,
@@ -121,9 +122,11 @@ class LookalikeServer:
 
     async def _response(self, request: web.Request) -> web.StreamResponse:
         route, parts = self._find(request)
-        if route is None or not (route.is_open or route.is_socket):
+        behaviour = self.look.behaviour
+        is_preflight = request.method == "OPTIONS" and behaviour.cors and not behaviour.preflight_needs_token
+        if not is_preflight and (route is None or not (route.is_open or route.is_socket)):
             try:
-                check_token(self.look.behaviour, request)
+                check_token(behaviour, request)
             except Failure as failure:
                 return answer(refused_token(failure), failure.status)
         return await self._unknown(request) if route is None else await self._answer(route, request, parts)
@@ -175,6 +178,42 @@ class LookalikeServer:
             return answer(plain_form(Failure(404, words)), 404, is_compact=is_compact)
         self.look.log.server(f"{words}. Returning 200 anyway", "error")
         return answer(plain_form(Failure(200, words)), is_compact=is_compact)
+
+
+class _Protocol(web.RequestHandler):
+    """A connection on which what is no HTTP gets Node's answer, not aiohttp's page."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Node's `clientError`: a bare 400, then the end. S: Node, http.Server; U: that LM Studio leaves it so."""
+        if status != 400 or self.transport is None:
+            return super().handle_error(request, status, exc, message)
+        self.transport.write(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
+        self.transport.close()
+        raise ConnectionError(message)
+
+
+class _Runner(web.AppRunner):
+    """Makes such connections."""
+
+    @property
+    def server(self) -> Any:
+        """Called for each connection."""
+        server = super().server
+        return server and (lambda: _as_ours(server()))
+
+
+def _as_ours(protocol: Any) -> _Protocol:
+    protocol.__class__ = _Protocol  # aiohttp lets nobody choose it
+    ours: _Protocol = protocol
+    return ours
 
 
 def _conditional(request: web.Request, response: web.StreamResponse) -> web.StreamResponse:

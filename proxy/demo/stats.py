@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from proxy.demo.engine import Finish
+from proxy.demo.engine import Drafted, Finish
 
 STOP_REASONS = {
     "eos": "eosFound",
@@ -31,6 +31,7 @@ class Stats:
     """By the engine's clock."""
     total_s: float
     """What `totalTimeSec` says: see the switch `total_time`."""
+    drafted: Drafted | None = None
 
     @property
     def tokens_per_second(self) -> float | None:
@@ -49,8 +50,34 @@ class Stats:
             "predictedTokensCount": self.predicted_tokens,
             "totalTokensCount": self.prompt_tokens + self.predicted_tokens,
             "stopString": self.stop_string,
+            **self._sdk_draft(),
         }
         return {name: value for name, value in block.items() if value is not None}
+
+    def _sdk_draft(self) -> dict[str, Any]:
+        drafted = self.drafted
+        if drafted is None:
+            return {}
+        return {
+            "usedDraftModelKey": drafted.model,
+            "totalDraftTokensCount": drafted.total,
+            "acceptedDraftTokensCount": drafted.accepted,
+            "rejectedDraftTokensCount": drafted.rejected,
+            "ignoredDraftTokensCount": drafted.ignored,
+        }
+
+    def http_draft(self) -> dict[str, Any]:
+        """The counters as /v1 and /api/v0 call them; {} without a draft model. D: api-changelog.md 0.3.10."""
+        drafted = self.drafted
+        if drafted is None:
+            return {}
+        return {
+            "draft_model": drafted.model,
+            "total_draft_tokens_count": drafted.total,
+            "accepted_draft_tokens_count": drafted.accepted,
+            "rejected_draft_tokens_count": drafted.rejected,
+            "ignored_draft_tokens_count": drafted.ignored,
+        }
 
 
 def timing_lines(finish: Finish) -> str:

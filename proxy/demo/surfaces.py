@@ -8,16 +8,9 @@ from proxy.demo.http import Route
 from proxy.demo.sdk_socket import NAMESPACES
 from proxy.demo.server import SURFACES
 
-_FAMILIES = {
-    "/v1/messages": "Anthropic",
-    "/v1/": "OpenAI",
-    "/api/v0/": "REST v0",
-    "/api/v1/": "REST v1",
-    "/lm": "discovery",
-}
-"""By how paths begin. The demo's own paths are none of them."""
 _ALWAYS = {field.name: field.default for field in fields(Route)}["since"]
 _ORDER = ("OpenAI", "Anthropic", "REST v0", "REST v1", "discovery", "SDK")
+"""Others come behind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,18 +30,18 @@ def endpoints(behaviour: Behaviour) -> tuple[Endpoint, ...]:
     """All that an application with this behaviour has."""
     found = []
     for module in SURFACES:
-        for route in module.ROUTES:
+        family = getattr(module, "FAMILY", "")  # without one: the demo's own paths, and the SDK's, which are told below
+        for route in module.ROUTES if family else ():
             path = re.sub(r"\([^)]*\)", "{id}", route.path).replace("\\", "")
-            family = next((name for prefix, name in _FAMILIES.items() if path.startswith(prefix)), None)
             is_there = behaviour.has(route.since) and (not route.switch or getattr(behaviour, route.switch))
-            if family is not None and is_there:
+            if is_there:
                 found.append(
                     Endpoint(family, f"{route.method} {path}", _told(route.since), _last_word(module.__name__))
                 )
     for name in NAMESPACES:
         if name != "diagnostics" or behaviour.diagnostics:
             found.append(Endpoint("SDK", f"WebSocket /{name}", "", f"sdk_{name}"))
-    return tuple(sorted(found, key=lambda one: _ORDER.index(one.family)))
+    return tuple(sorted(found, key=lambda one: _ORDER.index(one.family) if one.family in _ORDER else len(_ORDER)))
 
 
 def _told(since: str) -> str:

@@ -7,6 +7,7 @@ same in every run, and any text comes back from its tokens.
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 from proxy.demo.engine import EngineError
 
@@ -16,8 +17,9 @@ _TEXT_OF = {token: text for text, token in SPECIAL.items()}
 _FIRST_PIECE = 300
 _LETTERS = 6
 _PIECES: int = 27**_LETTERS
-_PIECE = re.compile(r" ?[A-Za-z][a-z]{0,5}")
-_SPECIAL = re.compile("|".join(map(re.escape, SPECIAL)))
+_TEXT = r"(?P<piece> ?[A-Za-z][a-z]{0,5})|(?P<other>.)"
+_TEXT_TOKEN = re.compile(_TEXT, re.DOTALL)
+_TOKEN = re.compile(f"(?P<special>{'|'.join(map(re.escape, SPECIAL))})|{_TEXT}", re.DOTALL)
 
 
 def tokenize(text: str, *, special: bool = True) -> list[int]:
@@ -27,19 +29,20 @@ def tokenize(text: str, *, special: bool = True) -> list[int]:
         text: any; what UTF-8 cannot carry (half a surrogate pair) becomes a question mark.
         special: the names of special tokens become those tokens; otherwise they are text like any other.
     """
+    pattern = _TOKEN if special else _TEXT_TOKEN
     tokens: list[int] = []
-    at = 0
-    while at < len(text):
-        if special and (match := _SPECIAL.match(text, at)):
-            tokens.append(SPECIAL[match[0]])
-        elif match := _PIECE.match(text, at):
-            tokens.append(_number(match[0]))
+    for match in pattern.finditer(text):
+        word = match[0]
+        if match.lastgroup == "piece":
+            tokens.append(_number(word))
+        elif match.lastgroup == "special":
+            tokens.append(SPECIAL[word])
         else:
-            tokens += text[at].encode("utf-8", "replace")
-        at = match.end() if match else at + 1
+            tokens += word.encode("utf-8", "replace")
     return tokens
 
 
+@lru_cache(1 << 14)
 def _number(piece: str) -> int:
     word = piece.lstrip(" ")
     number = 0
@@ -48,6 +51,7 @@ def _number(piece: str) -> int:
     return _FIRST_PIECE + number + _PIECES * (word[0].isupper() + 2 * (word != piece))
 
 
+@lru_cache(1 << 14)
 def token_bytes(token: int) -> bytes:
     """The bytes that a token stands for.
 

@@ -12,7 +12,7 @@ Facts (lmstudio-api.md 2.8, 3, 6.1, 6.3; clients.md 2, 5; Anthropic's reference 
 * `authorization_token` of an MCP server is secret, its address may be: neither is kept.
 """
 
-from proxy.meaning import Message, Operation, Part, PartKind, StopReason, Tool
+from proxy.meaning import Json, Message, Operation, Part, PartKind, StopReason, Tool
 from proxy.read.anthropic_blocks import parts_of_content
 from proxy.read.anthropic_stream import read_block_delta, read_block_start, read_block_stop
 from proxy.read.call import Call
@@ -105,7 +105,7 @@ class AnthropicMessages:
 # --- the request ------------------------------------------------------------------------------------------------------
 
 
-def _message(role: str, content: object, path: str) -> Message:
+def _message(role: str, content: Json, path: str) -> Message:
     parts = tuple(parts_of_content(content))
     where = path if isinstance(content, str) else f"{path}[0].text"
     is_plain = len(parts) == 1 and parts[0] == Part(PartKind.TEXT, parts[0].text)
@@ -114,9 +114,10 @@ def _message(role: str, content: object, path: str) -> Message:
     return Message(role, parts, path=where if is_plain else None)
 
 
-def _is_one_text(content: object) -> bool:
-    is_one = isinstance(content, list) and len(content) == 1
-    return is_one and isinstance(content[0], dict) and content[0].get("type") == "text"
+def _is_one_text(content: Json) -> bool:
+    if not isinstance(content, list) or len(content) != 1:
+        return False
+    return isinstance(content[0], dict) and content[0].get("type") == "text"
 
 
 def _read_tools(call: Call, body: Fields) -> None:

@@ -291,5 +291,5 @@ class Call:
             errors=tuple(self._errors),
             problems=tuple(problems),
             unread=tuple(self.notes.unread.items()),
-            details=self.details,
+            details=dict(self.details),
         )

@@ -63,12 +63,13 @@ class Inflate:
             return b""
         if self._may_be_raw:
             self._first += data
+        before = self._inflate.copy()
         try:
             inflated = self._inflated(data)
         except zlib.error as error:
             if not self._may_be_raw:
                 self.problem = f"the body cannot be inflated: {error}"
-                return b""
+                return _up_to_error(before, data)
             self._may_be_raw = False
             self._inflate = zlib.decompressobj(-zlib.MAX_WBITS)
             return self.feed(self._first)
@@ -88,6 +89,17 @@ class Inflate:
             if data:
                 self._inflate = zlib.decompressobj(16 + zlib.MAX_WBITS)
         return b"".join(parts)
+
+
+def _up_to_error(inflate: "zlib._Decompress", data: bytes) -> bytes:
+    """What comes out before a damaged place, as if the bytes had come one by one."""
+    parts = []
+    for at in range(len(data)):
+        try:
+            parts.append(inflate.decompress(data[at : at + 1]))
+        except zlib.error:
+            break
+    return b"".join(parts)
 
 
 class _Chain:

@@ -20,6 +20,10 @@ _INFO = (
     *("identifier", "instanceReference", "ttlMs", "lastUsedTime"),
     *("vision", "trainedForToolUse", "maxContextLength", "contextLength"),
 )
+_ROW = (
+    *("identifier", "modelKey", "type", "format", "path", "paramsString", "architecture", "quantization"),
+    *("sizeBytes", "maxContextLength", "contextLength", "vision", "trainedForToolUse"),
+)
 
 
 def read_specifier(call: Call, parameter: Fields, name: str, identifiers: dict[str, str]) -> None:
@@ -51,6 +55,12 @@ def read_info(call: Call, info: Fields | None, identifiers: dict[str, str]) -> N
         call.model_answered = name
     call.report(model_info=info.data)
     info.known(*_INFO)
+
+
+def row_of(info: Fields) -> dict[str, Json]:
+    """What is worth showing of a model in a list, under the names it is sent with."""
+    info.known(*_INFO)
+    return {name: info.data[name] for name in _ROW if info.data.get(name) is not None}
 
 
 def learn_identifier(info: Json, identifiers: dict[str, str]) -> str | None:

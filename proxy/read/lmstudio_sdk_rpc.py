@@ -15,8 +15,9 @@ from proxy.read.call import Call
 from proxy.read.json_fields import Fields
 from proxy.read.lmstudio_sdk_config import read_config, read_stack, read_tool_array
 from proxy.read.lmstudio_sdk_conversation import Conversation, Shared
-from proxy.read.lmstudio_sdk_fields import learn_identifier, read_info, read_specifier
+from proxy.read.lmstudio_sdk_fields import learn_identifier, read_info, read_specifier, row_of
 from proxy.read.lmstudio_sdk_history import messages_of
+from proxy.read.vectors import read_vectors
 
 _LOAD_FIRST = ("resolved", "startLoading", "progress", "loadProgress")
 _LOAD_LAST = ("success", "loadSuccess")
@@ -61,7 +62,7 @@ class Load(Conversation):
             if kind in _LOAD_LAST and self._started_us is not None:
                 call.load_us = at_us - self._started_us
             read_info(call, message.object("info"), self.shared.identifiers)
-            call.details["event"] = "already_loaded" if kind == "alreadyLoaded" else "loaded"
+            call.details["status"] = "already_loaded" if kind == "alreadyLoaded" else "loaded"
             call.is_finished = True
         elif kind == "unloadingOtherJITModel":
             name = learn_identifier(message.raw("info"), self.shared.identifiers)
@@ -74,7 +75,7 @@ class Load(Conversation):
     def read_end(self) -> None:
         """See `Conversation`."""
         call = self.call
-        is_told = "event" in call.details or "cancelled" in call.details or call.has_errors
+        is_told = "status" in call.details or "cancelled" in call.details or call.has_errors
         if call.done_us is not None and not is_told:
             call.problem("unexpected", "the channel was closed before the model was loaded")
 
@@ -122,12 +123,16 @@ class ListModels(Conversation):
 
     def read_result(self, result: Json) -> None:
         """See `Conversation`."""
-        models = result if isinstance(result, list) else []
-        if models is not result:
+        if not isinstance(result, list):
             self.call.notes.wrong("result", "an array", result)
-        for model in models:
-            learn_identifier(model, self.shared.identifiers)
-        self.call.details["models"] = len(models)
+            return
+        models = []
+        for value in result:
+            info = self.object(value, "result[]")
+            learn_identifier(info.data, self.shared.identifiers)
+            models.append(row_of(info))
+            self.call.notes.add_unread(info)
+        self.call.details["models"] = models
 
 
 class OfModel(Conversation):
@@ -166,7 +171,7 @@ class GetModelInfo(OfModel):
         """See `OfModel`."""
         if answer:
             read_info(self.call, answer, self.shared.identifiers)
-        self.call.details["models"] = 1 if answer else 0
+        self.call.details["models"] = [row_of(answer)] if answer else []
 
 
 class GetLoadConfig(OfModel):
@@ -206,7 +211,7 @@ class EmbedString(OfModel):
     def read_answer(self, answer: Fields) -> None:
         """See `OfModel`."""
         if "embedding" in answer:
-            self.call.details.update(vectors=1, dimensions=len(answer.array("embedding")))
+            read_vectors(self.call, [answer.raw("embedding")])
 
 
 class ApplyPromptTemplate(OfModel):

@@ -105,7 +105,7 @@ class SdkSession:
         if kind in BEGIN:
             conversation = self._begin(BEGIN[kind], frame, at_us)
         elif kind in ANSWERS[side]:
-            conversation = self._answered(ANSWERS[side][kind], kind, frame, at_us)
+            self._answered(ANSWERS[side][kind], kind, frame, at_us)
         elif kind == "channelSend":
             _, conversation = self._find("channel", frame, at_us)
             if conversation is not None:
@@ -117,7 +117,7 @@ class SdkSession:
             self._note(at_us).problem("unknown_endpoint", f"{kind} {str(frame.get('endpoint'))[:_MAX_SHOWN]}")
         elif kind in ("signalError", "writableSignalError"):
             read_error(self._note(at_us), frame.get("error"))
-        if not frame.keys() <= known:
+        if not frame.keys() <= known and kind not in ANSWERS[side]:
             call = conversation.call if conversation is not None else self._note(at_us)
             count_unknown(call.notes, frame, known, "frame")
 
@@ -141,23 +141,23 @@ class SdkSession:
         conversation.begin(frame.get("parameter" if kind == "rpc" else "creationParameter"))
         return conversation
 
-    def _answered(self, kind: str, of: str, frame: dict[str, Json], at_us: int) -> Conversation | None:
+    def _answered(self, kind: str, of: str, frame: dict[str, Json], at_us: int) -> None:
         key, conversation = self._find(kind, frame, at_us)
         if key is None or conversation is None:
-            return None
+            return
         call = conversation.call
         if call.first_byte_us is None:
             call.first_byte_us = at_us
         conversation.is_changed = True
+        count_unknown(call.notes, frame, FRAMES[Side.UPSTREAM][of], "frame")
         if of == "channelSend":
             conversation.told(frame.get("message"), at_us)
-            return conversation
+            return
         if of == "rpcResult":
             conversation.read_result(frame.get("result"))
         elif of != "channelClose":
             read_error(call, frame.get("error"))
         self._end(key, conversation, at_us)
-        return conversation
 
     def _find(self, kind: str, frame: dict[str, Json], at_us: int) -> tuple[_Key | None, Conversation | None]:
         """Whose frame it is; nobody's if it comes late, or without a beginning."""

@@ -52,6 +52,8 @@ def read_result(call: Call, result: Fields) -> None:
         answer = call.new_answer()
         for item in items:
             _read_item(call, answer, item)
+        if len(items) == len(result.data["output"]) == 1 and not call.is_streamed:
+            answer.path = "output[0].content"
     if streamed is not None and (not items or _gist(streamed) != _gist(call.answer().message())):
         call.problem("result_differs", "the answer in chat.end is not the one that the events before it made")
     stats = result.object("stats")

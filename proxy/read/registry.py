@@ -1,4 +1,4 @@
-"""Which reader reads an exchange: the built-in ones in their order, then those that other packages bring."""
+"""Which reader reads an exchange: those that other packages bring come first, then the built-in ones in their order."""
 
 import logging
 from collections.abc import Iterable

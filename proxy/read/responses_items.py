@@ -57,14 +57,12 @@ def read_input(call: Call, body: Fields) -> None:
         if kind_of(item) == LIST_TOOLS:
             call.tools += tools_of(item)
             continue
-        content = item.data.get("content")
-        path = f"input[{index}].content" if isinstance(content, str) else f"input[{index}].content[0].text"
         role, parts = _role_of(item), parts_of_item(item)
         if role == "assistant" and turns and turns[-1].role == role:
             turns[-1].parts += parts
             turns[-1].items += 1
         else:
-            turns.append(_Turn(role, list(parts), path))
+            turns.append(_Turn(role, list(parts), text_path(item, f"input[{index}]")))
     call.messages += [turn.message() for turn in turns]
 
 
@@ -84,6 +82,15 @@ def parts_of_item(item: Fields) -> tuple[Part, ...]:
         return (Part(PartKind.OTHER, encode_json(item.data)),)
     item.known(*_COMMON)
     return make(item) if make is not None else _output(item)
+
+
+def text_path(item: Fields, path: str) -> str | None:
+    """Where the text of a message stands that has but one; `path` is the item's."""
+    content = item.data.get("content")
+    if isinstance(content, str):
+        return f"{path}.content"
+    is_one = isinstance(content, list) and len(content) == 1 and isinstance(content[0], dict)
+    return f"{path}.content[0].text" if is_one else None
 
 
 def tools_of(item: Fields) -> list[Tool]:

@@ -7,7 +7,7 @@ from proxy.meaning import Part, PartKind
 from proxy.read.call import Call
 from proxy.read.growing import Growing
 from proxy.read.json_fields import Fields
-from proxy.read.responses_items import LIST_TOOLS, kind_of, parts_of_item, text_or_json, tools_of
+from proxy.read.responses_items import LIST_TOOLS, kind_of, parts_of_item, text_or_json, text_path, tools_of
 
 _CLIENT_CALLS = (
     *("function_call", "custom_tool_call", "computer_call", "local_shell_call", "shell_call", "apply_patch_call"),
@@ -136,7 +136,7 @@ def read_output(call: Call, output: list[Fields], at_us: int | None) -> None:
     stream.waits_for_client = False
     for index, item in enumerate(output):
         if at_us is None and kind_of(item) == "message":
-            answer.path = f"output[{index}].content[0].text"
+            answer.path = text_path(item, f"output[{index}]")
         for part in stream.whole_item(item, index):
             if at_us is not None and part.kind in _MADE_BY_MODEL and not stream.has_begun:
                 stream.token(at_us, part.kind)

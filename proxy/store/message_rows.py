@@ -1,5 +1,6 @@
 """Messages in the trace: content-addressed; a text that a request's body holds is not stored a second time."""
 
+import re
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from hashlib import blake2b
@@ -16,6 +17,8 @@ MIN_REFERENCE_CHARACTERS = 120
 """A shorter text takes less room by itself than where to find it."""
 _MAX_CACHED = 1 << 14
 _SEPARATORS = b" \t\r\n,"
+_THOUGHTS = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL)
+"""Some clients send reasoning back inside the text of an answer."""
 _SYSTEM_ROLES = ("system", "developer")
 _READ_BACK = "SELECT json_extract(ltrim(data, char(9, 10, 13, 32, 44)), ?) IS ? FROM blobs WHERE id = ?"
 _FIND = "SELECT id FROM read_messages WHERE digest = ?"
@@ -157,7 +160,8 @@ def message_key(message: Message) -> int:
     hashed = blake2b(message.role.encode("utf-8", "replace"), digest_size=8)
     for part in message.parts:
         if part.kind is PartKind.TEXT:
-            hashed.update(b"\0t" + part.text.strip().encode("utf-8", "replace"))
+            text = part.text if message.role != "assistant" else _THOUGHTS.sub("", part.text)
+            hashed.update(b"\0t" + text.strip().encode("utf-8", "replace"))
         elif part.kind is PartKind.TOOL_CALL:
             hashed.update(f"\0c{part.name}\0{_canonical(part.text)}".encode("utf-8", "replace"))
         elif part.kind is not PartKind.REASONING:

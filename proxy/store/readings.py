@@ -31,7 +31,7 @@ _COLUMNS = (
     *("input", "answer_id", "more_answers", "running_text", "parameters_id", "tools_id", "output_schema_id"),
     *("stop_reason", "stop_reason_raw", "stop_string", *_REPORTED, "stats", "model_info_id", "runtime_id"),
     *(*_MEASURED, "token_events", "longest_gap_us", "load_us", "prompt_us", "done_us"),
-    *("response_id", "previous_response_id", "details"),
+    *("response_id", "previous_response_id", "details_id"),
 )
 _INSERT = f"INSERT INTO read_calls({', '.join(_COLUMNS)}) VALUES({', '.join('?' * len(_COLUMNS))})"
 _OLD = "SELECT id, seq FROM read_calls WHERE exchange_id = ?"
@@ -207,7 +207,7 @@ class ReadingRows:
             *(measured.token_events, measured.longest_gap_us, measured.load_us, measured.prompt_us),
             _since(measured.done_us, measured.started_us),
             *(reading.response_id, reading.previous_response_id),
-            encode_json(reading.details) if reading.details else None,
+            self._json(reading.details or None),
         )
         self._connection.execute(_INSERT, values)
         if reading.operation in MODEL_CALLS and not reading.is_running:

@@ -82,7 +82,7 @@ CREATE TABLE read_calls (                   -- calls, and the other requests tha
     last_token_us INTEGER, token_events INTEGER NOT NULL, longest_gap_us INTEGER, load_us INTEGER, prompt_us INTEGER,
     done_us INTEGER,                        -- these since the call's start
     response_id TEXT, previous_response_id TEXT,
-    details TEXT                            -- JSON
+    details_id INTEGER REFERENCES read_values(id)   -- JSON
 );
 
 CREATE TABLE read_problems (                -- what the server said went wrong, and what readers stumbled over
@@ -131,6 +131,12 @@ CREATE TABLE call_totals (                  -- kept by the indexer, so that grou
     measured_speeds INTEGER NOT NULL, measured_tokens_per_second REAL NOT NULL,
     PRIMARY KEY (model, operation)
 ) WITHOUT ROWID;
+
+CREATE TABLE server_token_counts (          -- by the model's own tokenizer, as its server counted when asked
+    message_id INTEGER PRIMARY KEY,
+    model TEXT NOT NULL,
+    tokens INTEGER NOT NULL
+);
 
 CREATE TABLE read_settings (                -- how readings were made
     name TEXT PRIMARY KEY,

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from proxy.meaning import Reading
+from proxy.meaning import PartKind, Reading
 from proxy.store.message_rows import chain_key, is_system, text_key
 
 NEW = "new"
@@ -52,6 +52,8 @@ class Turn:
     """Of each message."""
     roles: Sequence[str]
     texts: Sequence[str]
+    have_results: Sequence[bool]
+    """Whether each brings a tool's result; where they stand depends on the dialect."""
     system_key: int | None
     """Of the system messages together; None: there are none."""
     tools_id: int | None
@@ -81,6 +83,7 @@ def turn_of(call_id: int, exchange_id: int, reading: Reading, keys: Sequence[int
         [key for _, key in turns],
         [message.role for message, _ in turns],
         [message.text for message, _ in turns],
+        [any(part.kind is PartKind.TOOL_RESULT for part in message.parts) for message, _ in turns],
         text_key("\0".join(system)) if system else None,
         tools_id,
         reading.previous_response_id,
@@ -124,7 +127,7 @@ class Threads:
     def _label(self, turn: Turn, chain: Sequence[int], parent: _Found, after: int) -> str:
         if turn.roles and turn.roles[-1] == "assistant":
             return CONTINUE_ANSWER
-        if "tool" in turn.roles[after:] or "function" in turn.roles[after:]:
+        if any(turn.have_results[after:]):
             return TOOL_ROUND
         place = (parent.id, turn.call_id, turn.exchange_id, chain[-1], turn.system_key is None, turn.tools_id)
         return BRANCH if self._connection.execute(_SIBLING, place).fetchone() else CONTINUE

@@ -295,7 +295,7 @@ SELECT
     schema.data AS output_schema,               -- JSON Schema that the answer had to follow
     c.response_id,                              -- the server's id of the answer
     c.previous_response_id,                     -- of the answer it goes on from, on a server that keeps chats
-    c.details,                                  -- JSON: what fits nowhere else
+    details.data AS details,                    -- JSON: what fits nowhere else
     c.started_at_us                             -- microseconds since 1970 UTC; has an index
 FROM read_calls c
 JOIN readers r ON r.id = c.reader_id
@@ -305,6 +305,7 @@ LEFT JOIN blobs a_blob ON a_blob.id = a.blob_id
 LEFT JOIN read_values info ON info.id = c.model_info_id
 LEFT JOIN read_values runtime ON runtime.id = c.runtime_id
 LEFT JOIN read_values schema ON schema.id = c.output_schema_id
+LEFT JOIN read_values details ON details.id = c.details_id
 WHERE c.is_call;
 
 -- Every request that a reader understood: calls, and what is none (lists of models, loads, tokenizing, logs).
@@ -321,9 +322,9 @@ SELECT
     c.load_time_s AS reported_load_time_s,      -- of a load
     c.load_us / 1000.0 AS measured_load_ms,     -- the same by our clock, where events show it
     c.done_us / 1000.0 AS duration_ms,
-    c.details,                                  -- JSON: models, counts, what the dialect tells
+    details.data AS details,                    -- JSON: models, counts, what the dialect tells
     c.started_at_us
-FROM read_calls c JOIN readers r ON r.id = c.reader_id;
+FROM read_calls c JOIN readers r ON r.id = c.reader_id LEFT JOIN read_values details ON details.id = c.details_id;
 
 -- The messages of each call in order, the answers behind the input.
 CREATE VIEW call_messages AS
@@ -406,7 +407,8 @@ CREATE VIEW token_counts AS
 SELECT
     c.id AS call_id,                            -- the id in calls
     n.what,                                     -- 'input', 'output', 'total', 'reasoning', 'cached', or 'message'
-    'reported' AS counter,                      -- 'reported' by the server, or 'tiktoken:' with its encoding
+    'reported' AS counter,                      -- 'reported' by the server; 'tiktoken:' with its encoding; 'server:' with
+                                                -- the model whose tokenizer counted the bare texts when asked
     NULL AS message_id,                         -- of 'message'
     CASE n.what WHEN 'input' THEN c.input_tokens WHEN 'output' THEN c.output_tokens WHEN 'total' THEN c.total_tokens
         WHEN 'reasoning' THEN c.reasoning_tokens ELSE c.cached_tokens END AS tokens
@@ -426,7 +428,21 @@ UNION ALL
 SELECT c.id, 'message', 'tiktoken:' || s.value, m.id, m.tiktoken_tokens
 FROM read_calls c, json_each(c.input) i
 JOIN read_messages m ON m.id BETWEEN json_extract(i.value, '$[0]') AND json_extract(i.value, '$[1]'), read_settings s
-WHERE c.is_call AND s.name = 'encoding';
+WHERE c.is_call AND s.name = 'encoding'
+UNION ALL
+SELECT c.id, 'message', 'server:' || t.model, t.message_id, t.tokens
+FROM read_calls c, json_each(c.input) i
+JOIN server_token_counts t ON t.message_id BETWEEN json_extract(i.value, '$[0]') AND json_extract(i.value, '$[1]')
+WHERE c.is_call
+UNION ALL
+SELECT c.id, 'output', 'server:' || t.model, t.message_id, t.tokens
+FROM read_calls c JOIN server_token_counts t ON t.message_id = c.answer_id WHERE c.is_call
+UNION ALL
+SELECT c.id, 'input', 'server:' || min(t.model), NULL, sum(t.tokens)
+FROM read_calls c, json_each(c.input) i
+JOIN read_messages m ON m.id BETWEEN json_extract(i.value, '$[0]') AND json_extract(i.value, '$[1]')
+LEFT JOIN server_token_counts t ON t.message_id = m.id
+WHERE c.is_call GROUP BY c.id HAVING count(t.tokens) = count(*);
 
 -- Conversations: calls that go on from each other.
 CREATE VIEW threads AS

@@ -5,7 +5,8 @@ import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from proxy.demo.scripted_engine import SCRIPTED_MODELS, ScriptedEngine
+from proxy.demo.scripted_engine import ScriptedEngine
+from proxy.demo.scripted_models import SCRIPTED_MODELS
 from proxy.demo.server import LookalikeServer
 from tests.demo.lookalikes import post, running
 from tests.demo.samples import same_form

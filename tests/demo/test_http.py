@@ -4,6 +4,7 @@ import gzip
 import json
 import re
 import time
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -11,6 +12,8 @@ from aiohttp import web
 from proxy.demo import server as server_module
 from proxy.demo.http import Request, Route, answer
 from proxy.demo.lookalike import Lookalike
+from proxy.demo.script import Prefill, Text
+from proxy.demo.scripted_engine import ScriptedEngine
 from proxy.demo.server import LookalikeServer
 from tests.demo.lookalikes import call, get, logged, post, raw_exchange, raw_head, raw_request, run
 
@@ -297,3 +300,29 @@ def test_address_that_is_taken_is_an_error() -> None:
             await LookalikeServer(server.look).start(port=port)
 
     run(test)
+
+
+@pytest.mark.parametrize(
+    "data", [b"rubbish\r\n\r\n", b"GET / HTTP/1.1\r\nHost : x\r\n\r\n", b"\x16\x03\x01\x02\x00\r\n\r\n"]
+)
+def test_what_is_no_http_gets_nodes_answer(data: bytes) -> None:
+    async def test(server: LookalikeServer) -> None:
+        assert await raw_exchange(server, data) == b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n"
+        assert (await get(server, "/lmstudio-greeting")).status == 200
+
+    run(test)
+
+
+def test_whole_numbers_have_no_point_as_javascript_writes_them() -> None:
+    engine = ScriptedEngine()
+    engine.say(Prefill(1.0), Text("one two", delay_s=0.5))
+    engine.say(Prefill(1.0), Text("one two", delay_s=0.5))
+
+    async def test(server: LookalikeServer) -> None:
+        body: dict[str, Any] = {"model": "scripted-7b-instruct", "messages": [{"role": "user", "content": "hi"}]}
+        got = await post(server, "/api/v0/chat/completions", body)
+        assert b'"generation_time": 1,\n' in got.raw
+        got = await post(server, "/api/v0/chat/completions", body | {"stream": True})
+        assert b'"generation_time":1,' in got.raw
+
+    run(test, engine)

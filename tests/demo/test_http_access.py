@@ -98,3 +98,14 @@ def test_options_are_an_unknown_method_a_post_without_a_body_or_nothing() -> Non
     run(unknown)
     run(as_post, options="post")
     run(empty, options="empty", cors=True)
+
+
+def test_preflight_of_a_page_needs_no_token_unless_switched() -> None:
+    for needs_token, status in ((False, 200), (True, 401)):
+
+        async def test(server: LookalikeServer, status: int = status) -> None:
+            got = await call(server, "OPTIONS", CHAT)
+            assert (got.status, got.headers["Access-Control-Allow-Origin"]) == (status, "*")
+            assert (await call(server, "POST", CHAT)).status == 401
+
+        run(test, auth=True, cors=True, preflight_needs_token=needs_token)

@@ -14,7 +14,7 @@ import pytest
 
 from proxy.demo.engine import Engine, EngineError, Finish, LoadedModel, Message, Piece, Progress, Sampling, Step
 from proxy.demo.llama_engine import LlamaEngine
-from proxy.demo.llama_model import LlamaModel, sampling_settings
+from proxy.demo.llama_model import LlamaModel, closed_schema, sampling_settings
 from proxy.demo.llama_process import LlamaProcess
 from proxy.demo.llama_stream import LlamaStream, events_of
 
@@ -180,8 +180,7 @@ def test_every_sampling_value_is_in_force(
 
     with_model(engine, run)
     wanted = sampling_settings(sampling)
-    if wanted["seed"] == -1:
-        wanted["seed"] = 2**32 - 1  # a new one each time
+    wanted.setdefault("seed", 2**32 - 1)  # a new one each time
     wanted["logit_bias"] = [{"token": token, "bias": bias} for token, bias in wanted["logit_bias"]]
     found = {name: echoed[0][name] for name in wanted}
     assert {name: value for name, value in found.items() if not isinstance(value, float)} == {
@@ -354,3 +353,28 @@ def test_events_are_the_same_however_they_are_cut() -> None:
             assert [event async for event in events_of(chunks(size))] == [{"a": "é"}, {"error": {"message": "m"}}]
 
     asyncio.run(run())
+
+
+def test_schemas_are_closed_where_they_do_not_say_otherwise() -> None:
+    part = {"type": "object", "properties": {"a": {"type": "string"}}}
+    closed = {"additionalProperties": False, **part}
+    assert closed_schema({**part, "additionalProperties": True}) == {**part, "additionalProperties": True}
+    assert closed_schema({"type": "array", "items": part}) == {"type": "array", "items": closed}
+    assert closed_schema({"anyOf": [part, {"type": "null"}]}) == {"anyOf": [closed, {"type": "null"}]}
+    assert closed_schema({"$ref": "#/$defs/x", "$defs": {"x": part}}) == {"$ref": "#/$defs/x", "$defs": {"x": closed}}
+    assert closed_schema({"type": "object", "properties": {"b": part}})["properties"]["b"] == closed
+    assert closed_schema({"allOf": [part, part]}) == {"allOf": [part, part]}
+    assert closed_schema({"const": {"properties": {}}}) == {"const": {"properties": {}}}
+    assert closed_schema({"type": "object"}) == {"type": "object"}
+
+
+def test_open_schema_ends_in_time(engine: LlamaEngine) -> None:
+    """The model would add members until its context is full."""
+    schema = {"type": "object", "properties": {"name": {"enum": ["Rome", "Bern"]}}, "required": ["name"]}
+
+    async def run(model: LlamaModel) -> None:
+        steps = await steps_of(model, json_schema=schema, max_tokens=100)
+        assert list(json.loads(text_of(steps))) == ["name"]
+        assert finish_of(steps).reason == "eos"
+
+    with_model(engine, run)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from proxy.demo.scripted_engine import SCRIPTED_MODELS
+from proxy.demo.scripted_models import SCRIPTED_MODELS
 from tests.demo.lookalikes import Answer, get, post, running
 from tests.demo.samples import same_form
 

@@ -324,10 +324,10 @@ def test_images_go_to_models_with_eyes_only() -> None:
     run(webp, webp_images=True)
 
 
-def test_draft_model_is_refused() -> None:
+def test_draft_model_that_is_not_there_is_refused() -> None:
     async def test(server: LookalikeServer, engine: ScriptedEngine) -> None:
         status, message = await refusal(server, CHAT, hi(draft_model="small"))
         assert status == 400
-        assert "speculative decoding" in message
+        assert 'Draft model "small" cannot be used' in message
 
     run(test)

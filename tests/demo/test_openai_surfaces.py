@@ -214,3 +214,23 @@ def test_real_model_answers_with_its_own_text_and_counts(smollm2: Path, tmp_path
             assert math.dist(a, b) < math.dist(a, c)
 
     asyncio.run(main())
+
+
+def test_model_that_is_loaded_under_another_name_only_is_still_to_be_named() -> None:
+    async def test(server: LookalikeServer, engine: ScriptedEngine) -> None:
+        await server.look.catalog.load(LLM, identifier="mine")
+        for path in ("/v1/models", "/api/v0/models"):
+            ids = [row["id"] for row in (await get(server, path)).json["data"]]
+            assert ids[:2] == ["mine", LLM]
+            assert (await get(server, f"{path}/{LLM}")).json["id"] == LLM
+        states = [row["state"] for row in (await get(server, "/api/v0/models")).json["data"]]
+        assert states[:2] == ["loaded", "not-loaded"]
+
+    run(test)
+    engine = ScriptedEngine()
+
+    async def loaded_only(server: LookalikeServer, engine: ScriptedEngine) -> None:
+        await server.look.catalog.load(LLM, identifier="mine")
+        assert [row["id"] for row in (await get(server, "/v1/models")).json["data"]] == ["mine"]
+
+    run(loaded_only, engine, jit=False)

@@ -22,7 +22,8 @@ from proxy.demo.parameters import (
     sampling_of,
 )
 from proxy.demo.prediction import Ask
-from proxy.demo.scripted_engine import SCRIPTED_MODELS, ScriptedEngine
+from proxy.demo.scripted_engine import ScriptedEngine
+from proxy.demo.scripted_models import SCRIPTED_MODELS
 
 TEMPERATURE = "llm.prediction.temperature"
 

@@ -300,3 +300,37 @@ def test_a_stall_before_the_first_token_counts_into_its_time() -> None:
         assert first >= 30.0
 
     run(test)
+
+
+def test_numbers_of_a_prediction_that_is_stopped_after_the_context_was_shifted() -> None:
+    """What came before the shift, by the engine's word, and the round in progress."""
+
+    async def test(look: Lookalike, engine: ScriptedEngine) -> None:
+        engine.say(Prefill(1.0), Says("word " * 100, delay_s=0.5))
+        engine.say(Prefill(2.0), Says("more " * 100, delay_s=0.5))
+        instance, _ = await look.catalog.get(LLM, context_length=64)
+        ask = Ask(messages=HI, overflow="rollingWindow")
+        prediction = look.predict(instance, ask)
+        async with aclosing(prediction.events()) as events:
+            async for event in events:
+                if isinstance(event, Text) and "more" in event.content and len(engine.calls[1].generated) >= 6:
+                    break
+        stats = prediction.cancelled().stats
+        first, second = (len(call.generated) for call in engine.calls)
+        assert second >= 6
+        assert stats.predicted_tokens == first + second
+        assert stats.total_s == pytest.approx(first * 0.5 + (second - 1) * 0.5)
+
+    run(test)
+
+
+def test_output_that_waits_for_another_is_told_although_that_one_crashes() -> None:
+    async def test(look: Lookalike, engine: ScriptedEngine) -> None:
+        engine.say("fine")
+        engine.say(Stall(5.0), Fail())
+        done, failed = await asyncio.gather(done_of(look), done_of(look), return_exceptions=True)
+        assert isinstance(done, Done)
+        assert isinstance(failed, EngineError)
+        assert [event["output"] for event in log_of(look, "llm.prediction.output")] == ["fine"]
+
+    run(test, swap_outputs=True)

@@ -16,7 +16,8 @@ from proxy.demo.engine import Model
 from proxy.demo.llama_engine import LlamaEngine
 from proxy.demo.script import End, Fail, Prefill, Stall
 from proxy.demo.script import Text as Says
-from proxy.demo.scripted_engine import SCRIPTED_MODELS, Loading, ScriptedEngine
+from proxy.demo.scripted_engine import Loading, ScriptedEngine
+from proxy.demo.scripted_models import SCRIPTED_MODELS
 from proxy.demo.server import LookalikeServer
 from proxy.demo.virtual_clock import VirtualClock
 from tests.demo.lookalikes import call, get, post, running, stream, until

@@ -573,12 +573,10 @@ class TestTextOfLlm:
 
         with_llm(test)
 
-    def test_draft_model_is_refused_for_what_the_engine_is(self) -> None:
+    def test_draft_model_that_is_not_there_is_refused(self) -> None:
         async def test(server: LookalikeServer, socket: Socket) -> None:
             parameter = {"specifier": query(LLM), "draftModelKey": LLM}
-            got = await socket.error("preloadDraftModel", parameter)
-            assert got["displayData"]["code"] == "generic.engineDoesNotSupportFeature"
-            assert got["displayData"]["engineName"] == server.look.engine.name
+            assert await socket.result("preloadDraftModel", parameter) is None
             got = await socket.error("preloadDraftModel", {**parameter, "draftModelKey": "nope"})
             assert got["displayData"]["code"] == "generic.pathNotFound"
 
@@ -1154,3 +1152,19 @@ def test_real_model_tells_its_own_text_counts_and_prompt(smollm2: Path, tmp_path
             await test(server)
 
     asyncio.run(main())
+
+
+def test_runtime_tells_the_engine_and_that_it_is_selected() -> None:
+    async def test(server: LookalikeServer) -> None:
+        engine = server.look.engine
+        async with connected(server, "runtime") as socket:
+            (told,) = await socket.result("listEngines")
+            assert (told["name"], told["version"], told["engine"]) == (engine.name, engine.version, "llama.cpp")
+            assert told["supportedModelFormatNames"] == ["GGUF"]
+            selected = await socket.result("getEngineSelections")
+            assert selected["meta"] == {"values": ["map"]}
+            assert selected["json"] == [["GGUF", {"name": engine.name, "version": engine.version}]]
+            await socket.send({"type": "rpcCall", "endpoint": "selectEngine", "callId": 99})
+            assert (await socket.receive())["kind"] == "rpcEndpointUnknown"
+
+    run(test)

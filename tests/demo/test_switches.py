@@ -6,6 +6,7 @@ import re
 import pytest
 
 from proxy.demo.behaviour import Behaviour, with_switches
+from proxy.demo.server import SURFACES
 from proxy.demo.surfaces import endpoints
 from proxy.demo.switches import MARKS, Switch, switches
 from proxy.errors import ProxyLogError
@@ -62,3 +63,13 @@ def test_endpoints_are_those_of_the_version() -> None:
 @pytest.mark.parametrize("module", sorted({one.module for one in endpoints(Behaviour())}))
 def test_modules_that_are_named_are_there(module: str) -> None:
     assert importlib.util.find_spec(f"proxy.demo.{module}")
+
+
+def test_surface_brings_its_family_along() -> None:
+    """A new one touches its own file and the list of surfaces, nothing else."""
+    for module in SURFACES:
+        paths = {route.path for route in module.ROUTES}
+        told = {one.name.partition(" ")[2] for one in endpoints(Behaviour(window=True)) if one.family != "SDK"}
+        is_demos = module.__name__.rpartition(".")[2] in ("sdk_socket", "window")
+        assert bool(getattr(module, "FAMILY", "")) != is_demos
+        assert all((path.replace("(.+)", "{id}").replace("([^/]+)", "{id}") in told) != is_demos for path in paths)

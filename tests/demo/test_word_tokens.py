@@ -1,11 +1,16 @@
 """The scripted engine's tokenizer: reversible, the same in every run."""
 
+import asyncio
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.demo import word_tokens
 from proxy.demo.engine import EngineError
+from proxy.demo.server import LookalikeServer
+from tests.demo.lookalikes import get, logged, post, run, until
 
 texts = st.text() | st.text(" aZzé🙂<|im_end>", max_size=30)
 
@@ -46,3 +51,19 @@ def test_half_a_surrogate_pair_becomes_a_question_mark() -> None:
 def test_unknown_token_is_refused() -> None:
     with pytest.raises(EngineError, match="no token 299"):
         word_tokens.detokenize([299])
+
+
+def test_long_text_lets_others_be_answered_meanwhile() -> None:
+    async def test(server: LookalikeServer) -> None:
+        body = {"model": "scripted-7b-instruct", "prompt": "antidisestablishmentarianism " * 150_000}
+        long = asyncio.create_task(post(server, "/v1/completions", body))
+        await until(lambda: any("Received request: POST" in line for line in logged(server)))
+        longest_s = 0.0
+        while not long.done():
+            began = time.monotonic()
+            assert (await get(server, "/lmstudio-greeting")).status == 200
+            longest_s = max(longest_s, time.monotonic() - began)
+        assert (await long).status == 400
+        assert longest_s < 0.6  # 4.4 MB took 1.8 s in one go
+
+    run(test)

@@ -123,7 +123,8 @@ def test_documented_chat_is_read() -> None:
     reading = read(V0, CHAT, ASKED, answer=WHOLE)
 
     assert reading.operation is Operation.CHAT
-    assert reading.answers == (Message("assistant", (Part(PartKind.TEXT, TEXT),)),)
+    path = "choices[0].message.content"
+    assert reading.answers == (Message("assistant", (Part(PartKind.TEXT, TEXT),), path=path),)
     assert reading.reported == REPORTED
     assert (reading.stop_reason, reading.stop_reason_raw) == (StopReason.STOP, "eosFound")
     assert (reading.model_asked, reading.model_answered) == ("granite-3.0-2b-instruct", "granite-3.0-2b-instruct")

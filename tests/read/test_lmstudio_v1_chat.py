@@ -285,6 +285,15 @@ def test_documented_answer_is_read() -> None:
     assert not reading.is_streamed
 
 
+def test_answer_of_one_message_tells_where_its_text_stands() -> None:
+    output = [{"type": "message", "content": "Hello"}]
+    whole = read(CHAT, PATH, ASKED, answer={"output": output})
+    streamed = read(CHAT, PATH, ASKED, events=timed(told("chat.end", result={"output": output})))
+
+    assert whole.answers == (Message("assistant", (Part(PartKind.TEXT, "Hello"),), path="output[0].content"),)
+    assert streamed.answers == (Message("assistant", (Part(PartKind.TEXT, "Hello"),)),)
+
+
 def test_invalid_arguments_are_told_with_the_call() -> None:
     metadata = {
         "type": "invalid_arguments",

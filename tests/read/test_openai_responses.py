@@ -81,6 +81,7 @@ USAGE = {
 }
 CALL_PART = Part(PartKind.TOOL_CALL, ARGUMENTS, "calculate", "call_4261366467180000")
 TEXT_PART = Part(PartKind.TEXT, "2 + 2 = 4")
+WHOLE_TEXT = Message("assistant", (TEXT_PART,), path="output[0].content[0].text")
 REASONING_PART = Part(PartKind.REASONING, "We need to")
 MCP_PARTS = (
     Part(PartKind.TOOL_CALL, "{}", "model_search", "mcp_1"),
@@ -229,7 +230,7 @@ def test_the_documented_answer_is_a_function_call() -> None:
 
 def test_a_text_answer_stops_by_itself() -> None:
     reading = read(RESPONSES, PATH, ASKED, answer=response(TEXT_ITEM))
-    assert (Message("assistant", (TEXT_PART,)),) == reading.answers
+    assert reading.answers == (WHOLE_TEXT,)
     assert StopReason.STOP is reading.stop_reason
 
 
@@ -481,7 +482,8 @@ def test_a_failed_response_keeps_what_it_had() -> None:
     for reading, where in ((whole, "body"), (streamed, "stream")):
         assert (CallError("The model has crashed.", None, "server_error", where),) == reading.errors
         assert (reading.stop_reason, reading.stop_reason_raw, reading.response_id) == (StopReason.FAILED, "failed", ID)
-        assert ((Message("assistant", (TEXT_PART,)),), ()) == (reading.answers, reading.unread)
+        assert reading.answers[0].parts == (TEXT_PART,)
+        assert reading.unread == ()
     assert streamed.problems == ()
 
 
@@ -514,7 +516,7 @@ def test_unknown_events_and_fields_are_told() -> None:
 def test_a_response_that_is_fetched_or_deleted_is_no_call() -> None:
     got = read(RESPONSES, f"GET /v1/responses/{ID}", answer=response(TEXT_ITEM))
     assert (got.operation, got.response_id, got.details) == (Operation.OTHER, ID, {"status": "completed"})
-    assert (Message("assistant", (TEXT_PART,)),) == got.answers
+    assert got.answers == (WHOLE_TEXT,)
     answer = {"id": ID, "object": "response.deleted", "deleted": True}
     gone = read(RESPONSES, f"DELETE /v1/responses/{ID}", answer=answer)
     assert (gone.operation, gone.response_id, gone.details, gone.unread) == (Operation.OTHER, ID, {"deleted": True}, ())

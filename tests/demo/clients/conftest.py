@@ -8,7 +8,8 @@ import pytest
 
 from proxy.demo.llama_engine import LlamaEngine
 from proxy.demo.model import SMOLLM2
-from proxy.demo.scripted_engine import SCRIPTED_MODELS, ScriptedEngine
+from proxy.demo.scripted_engine import ScriptedEngine
+from proxy.demo.scripted_models import SCRIPTED_MODELS
 from tests.demo.clients.stage import Stage, staged
 
 ODD_MODEL = "scripted/odd-7b@q8_0"

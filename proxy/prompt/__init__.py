@@ -1,0 +1,1 @@
+"""What the model saw, as far as it has to be asked for."""
