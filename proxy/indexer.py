@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 BATCH = 256
 """Exchanges for one transaction, at most."""
+_AT_ONCE = 32
 BATCH_S = 0.1
 """How long reading for one transaction goes on before it is written."""
 RUNNING_EVERY_S = 0.25
@@ -150,12 +151,15 @@ class Indexer:
         self._note(ids)
         began = time.monotonic()
         reads: list[Read] = []
-        for recording in Recordings(connection).get(ids):
-            reads.append(self._read(connection, recording))
-            give_way()
+        recordings = Recordings(connection)
+        for start in range(0, len(ids), _AT_ONCE):
+            for recording in recordings.get(ids[start : start + _AT_ONCE]):
+                reads.append(self._read(recordings, recording))
+                give_way()
             if time.monotonic() - began > BATCH_S:
                 break
-        self._write(reads, ids if not reads else (), noted=ids)  # ids that name nothing any more are crossed off
+        gone = ids[:_AT_ONCE] if not reads else ()  # they name nothing any more
+        self._write(reads, gone, noted=ids)
         return max(len(reads), 1)
 
     def _note(self, ids: Sequence[int]) -> None:
@@ -165,12 +169,11 @@ class Indexer:
         connection.executemany(_ATTEMPT, [(one,) for one in ids])
         connection.execute("COMMIT")
 
-    def _read(self, connection: sqlite3.Connection, recording: Recording) -> Read:
+    def _read(self, recordings: Recordings, recording: Recording) -> Read:
         reader = self._registry.choose(recording.head) if recording.is_forwarded else None
         if reader is None:
             return Read(recording, None)
         who = (reader.name, reader.version)
-        recordings = Recordings(connection)
         try:
             request = recordings.parts(recording.request_body)
             response = recordings.parts(recording.response_body)

@@ -1,16 +1,15 @@
 """`proxy-log demo`: a lookalike of LM Studio with a real model, the proxy in front of it, and a place to go on from."""
 
-import json
 import os
 import signal
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import click
 from rich.console import Console
 
+from proxy.cli.demo_layers import Defaults, read_defaults, read_pairs, read_presets
 from proxy.cli.demo_run import Demo, require_free
 from proxy.cli.demo_window import StateFile, type_into_window
 from proxy.cli.render import DIM, NAME, make_console, put
@@ -21,7 +20,7 @@ from proxy.demo.llama_process import DEFAULT_CONTEXT_LENGTH, require_engine
 from proxy.demo.log_files import log_file
 from proxy.demo.lookalike_process import LMSTUDIO_PORT, LookalikeProcess, Settings
 from proxy.demo.model import SMOLLM2, cache_folder, check_model_file, fetch_model
-from proxy.demo.parameters import PARAMETERS, Layer, layer_of
+from proxy.demo.parameters import Layer
 from proxy.demo.switches import switches as all_switches
 from proxy.errors import ProxyLogError
 
@@ -34,43 +33,15 @@ def _check_listen(context: click.Context, parameter: click.Parameter, listen: st
     return listen
 
 
-def _read_pairs(context: click.Context, parameter: click.Parameter, pairs: Sequence[str]) -> dict[str, str]:
-    """NAME=VALUE, any number of times."""
-    found = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not equals:
-            raise click.BadParameter(f"{pair!r} is not NAME=VALUE")
-        found[name.strip()] = value.strip()
-    return found
-
-
 def _read_switches(context: click.Context, parameter: click.Parameter, pairs: Sequence[str]) -> dict[str, str]:
     if "list" in pairs:
         return {"list": ""}
-    found = _read_pairs(context, parameter, pairs)
+    found = read_pairs(pairs)
     try:
         with_switches(Behaviour(), found)
     except ProxyLogError as error:
         raise click.BadParameter(str(error)) from None
     return found
-
-
-def _read_defaults(context: click.Context, parameter: click.Parameter, pairs: Sequence[str]) -> Layer:
-    """The layer that a user's defaults for the model make; a value is JSON, or else text."""
-    known = [one.openai for one in PARAMETERS if one.openai]
-    body: dict[str, Any] = {}
-    for name, value in _read_pairs(context, parameter, pairs).items():
-        if name not in known:
-            raise click.BadParameter(f"there is no parameter {name!r}; there are: {', '.join(known)}")
-        try:
-            body[name] = json.loads(value)
-        except ValueError:
-            body[name] = value
-    try:
-        return layer_of(body, "openai")
-    except (ValueError, TypeError) as error:
-        raise click.BadParameter(str(error)) from None
 
 
 @click.command()
@@ -127,9 +98,18 @@ def _read_defaults(context: click.Context, parameter: click.Parameter, pairs: Se
     "--default",
     "defaults",
     multiple=True,
-    metavar="NAME=VALUE",
-    callback=_read_defaults,
-    help="A default parameter of the model, as set in LM Studio's window: temperature=0, max_tokens=20. Repeatable.",
+    metavar="[MODEL:]NAME=VALUE",
+    callback=lambda context, parameter, pairs: read_defaults(pairs),
+    help="A default parameter of all models or of one, as set in LM Studio's window: temperature=0, max_tokens=20. "
+    "Repeatable.",
+)
+@click.option(
+    "--preset",
+    "presets",
+    multiple=True,
+    metavar="NAME=FILE",
+    callback=lambda context, parameter, pairs: read_presets(pairs),
+    help="A preset that requests can name: a JSON file of parameters, or a preset file of LM Studio's. Repeatable.",
 )
 @click.option(
     "--switch",
@@ -159,7 +139,8 @@ def demo(
     parallel: int,
     auth: bool,
     cors: bool,
-    defaults: Layer,
+    defaults: Defaults,
+    presets: dict[str, Layer],
     switches: dict[str, str],
     chat: str | None,
     trace: Path | None,
@@ -206,7 +187,9 @@ def demo(
             model=None if model_file or scripted else SMOLLM2.name,
             port=0 if port is None and _wants_lmstudio_port(listen, no_proxy=no_proxy) else port,
             switches=options | switches,
-            defaults=defaults,
+            defaults=defaults.pop("", {}),
+            own_defaults=defaults,
+            presets=presets,
             tells_log=no_proxy,
         )
         started = time.monotonic()

@@ -113,6 +113,8 @@ class Behaviour:
     """A request's parameters win over the model's defaults. U: layer names in the SDK imply it; not stated for HTTP."""
     preset_scope: Literal["all", "structured"] = "all"
     """What of a preset named over HTTP has an effect. R: tracker#1389: the structured output only, in 0.3.39."""
+    unknown_preset: Literal["ignored", "refused"] = "ignored"
+    """A preset named over HTTP that is not there. U; S: over the SDK it is refused."""
     load_without_model: bool = True
     """A request without `model` is answered by the loaded one; otherwise refused. U."""
     unknown_model: Literal["refuse", "loaded"] = "refuse"

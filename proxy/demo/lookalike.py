@@ -7,7 +7,7 @@ from proxy.demo.behaviour import Behaviour
 from proxy.demo.catalog import Catalog, Instance
 from proxy.demo.engine import Engine, Message, Model
 from proxy.demo.log_bus import LogBus
-from proxy.demo.parameters import SCHEMA_DEFAULTS, STRUCTURED, TEMPLATE, Layer, merged
+from proxy.demo.parameters import SCHEMA_DEFAULTS, STRUCTURED, TEMPLATE, BadParameterError, Layer, merged
 from proxy.demo.prediction import Ask, Prediction
 
 _MOST_CHATS = 1000
@@ -27,6 +27,7 @@ class Lookalike:
         behaviour: Behaviour,
         *,
         model_defaults: Layer | None = None,
+        own_defaults: dict[str, Layer] | None = None,
         presets: dict[str, Layer] | None = None,
     ) -> None:
         """Nothing is loaded yet.
@@ -34,7 +35,8 @@ class Lookalike:
         Args:
             engine: what generates.
             behaviour: settings and switches.
-            model_defaults: parameters a user has set for the models in the application.
+            model_defaults: parameters a user has set for all models in the application.
+            own_defaults: by a model's key, those set for that model alone; they lie above the others.
             presets: by name; a request can ask for one.
         """
         self.engine = engine
@@ -42,6 +44,7 @@ class Lookalike:
         self.log = LogBus()
         self.catalog = Catalog(engine, behaviour, self.log)
         self.model_defaults = model_defaults or {}
+        self.own_defaults = own_defaults or {}
         self.presets = presets or {}
         self.server_session: Layer = {}
         """Parameters set in the server's tab."""
@@ -62,17 +65,29 @@ class Lookalike:
             jinja = {"type": "jinja", "jinjaPromptTemplate": {"template": model.template}, "stopStrings": []}
             template = {TEMPLATE: jinja}
         session = {} if ignores_server_session else self.server_session
-        return merged(SCHEMA_DEFAULTS, template, self.model_defaults, session)
+        return merged(SCHEMA_DEFAULTS, template, self.defaults_of(model), session)
+
+    def defaults_of(self, model: Model) -> Layer:
+        """What a user has set for a model: S, KVConfig.ts, below the server's tab and presets, above the schema's."""
+        return merged(self.model_defaults, self.own_defaults.get(model.key, {}))
 
     def config(self, model: Model, ask: Ask) -> Layer:
-        """The configuration in force for a request."""
+        """The configuration in force for a request.
+
+        Raises:
+            BadParameterError: it names a preset that is not there, and that is not ignored.
+        """
         base = self.base_config(model, ignores_server_session=ask.ignores_server_session)
+        if ask.preset and ask.preset not in self.presets and self.behaviour.unknown_preset == "refused":
+            raise BadParameterError("preset", f'Cannot find a preset "{ask.preset}"')
         preset = self.presets.get(ask.preset or "", {})
         if not ask.is_sdk and self.behaviour.preset_scope == "structured":
             preset = {key: value for key, value in preset.items() if key == STRUCTURED}
-        if ask.is_sdk or self.behaviour.request_overrides_model:
-            return merged(base, preset, ask.layer)
-        return merged(base, preset, ask.layer, self.model_defaults)
+        layer = ask.layer
+        if not ask.is_sdk and not self.behaviour.request_overrides_model:
+            defaults = self.defaults_of(model)  # they win over the request; the server's tab and presets over them
+            layer = {key: value for key, value in layer.items() if key not in defaults}
+        return merged(base, preset, layer)
 
     def remember(self, messages: list[Message], response_id: str | None = None) -> str:
         """Store a chat; gives its response id, a new one unless it was told to the client already."""

@@ -45,7 +45,11 @@ class Settings:
     switches: dict[str, str] = field(default_factory=dict)
     """See `behaviour.with_switches`."""
     defaults: dict[str, Any] = field(default_factory=dict)
-    """The model's own default parameters, a layer (see `parameters`)."""
+    """Default parameters of all models, a layer (see `parameters`)."""
+    own_defaults: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Of one model each, by its key."""
+    presets: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Layers that requests can name."""
     tells_log: bool = False
     """Say the lines of the server's log, too."""
 
@@ -133,7 +137,16 @@ async def _serve(settings: Settings, folder: Path, say: Callable[..., None]) -> 
 
     engine = _engine(settings, folder)
     behaviour = with_switches(Behaviour(), settings.switches)
-    look = Lookalike(engine, behaviour, model_defaults=settings.defaults)
+    if unknown := sorted(set(settings.own_defaults) - {model.key for model in engine.models}):
+        keys = ", ".join(model.key for model in engine.models)
+        raise ProxyLogError(f"there is no model {unknown[0]!r} to set defaults for; there are: {keys}")
+    look = Lookalike(
+        engine,
+        behaviour,
+        model_defaults=settings.defaults,
+        own_defaults=settings.own_defaults,
+        presets=settings.presets,
+    )
     server = LookalikeServer(look)
     try:
         await _listen(server, settings.port)

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from proxy.demo.behaviour import Overflow
+from proxy.demo.engine import Model
 from proxy.demo.lookalike import Lookalike
 from proxy.demo.parameters import (
     DRAFT_MODEL,
@@ -214,14 +215,14 @@ def first_error(error: ValidationError) -> str:
     return f"{place}: {first['msg']}" if place else first["msg"]
 
 
-def request_layer(look: Lookalike, stack: ConfigStack, preset: str | None) -> Layer:
+def request_layer(look: Lookalike, model: Model, stack: ConfigStack, preset: str | None) -> Layer:
     """The parameters of one call, the SDK's own default for a context that overflows among them.
 
     Raises:
         SdkError: a value is of the wrong form.
     """
     layer = stack.layer()
-    below = merged(look.model_defaults, look.server_session, look.presets.get(preset or "", {}))
+    below = merged(look.defaults_of(model), look.server_session, look.presets.get(preset or "", {}))
     return layer if OVERFLOW in below else {OVERFLOW: look.behaviour.sdk_overflow} | layer
 
 

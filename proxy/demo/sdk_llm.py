@@ -105,7 +105,7 @@ async def complete_raw_text(context: Context, parameter: CompleteParameter, chan
 def _ask(look: Lookalike, instance: Instance, parameter: PredictParameter | CompleteParameter) -> Ask:
     preset = find_preset(look, parameter.fuzzy_preset_identifier)
     return Ask(
-        layer=request_layer(look, parameter.prediction_config_stack, preset),
+        layer=request_layer(look, instance.model, parameter.prediction_config_stack, preset),
         preset=preset,
         is_sdk=True,
         ignores_server_session=parameter.ignore_server_session_config,
@@ -210,7 +210,7 @@ async def apply_prompt_template(context: Context, parameter: ApplyTemplateParame
     """The prompt that a prediction of the same would have."""
     look, options = context.look, parameter.opts
     instance = find_instance(look, parameter.specifier, "llm")
-    layer = request_layer(look, parameter.prediction_config_stack, None)
+    layer = request_layer(look, instance.model, parameter.prediction_config_stack, None)
     config = look.config(instance.model, Ask(layer=layer, is_sdk=True))
     messages: Sequence[Message] = with_system_prompt(messages_of(parameter.history, context.client.files), config)
     tools = [tool.model_dump(exclude_unset=True) for tool in options.tool_definitions] or tools_of(config)

@@ -339,7 +339,7 @@ class ModelEndpoints:
         if self.domain == "embedding":
             return fields_of({})
         base = look.base_config(instance.model, ignores_server_session=parameter.ignore_server_session_config)
-        return fields_of(base | request_layer(look, ConfigStack(layers=[]), None))
+        return fields_of(base | request_layer(look, instance.model, ConfigStack(layers=[]), None))
 
     async def processing_state(self, context: Context, parameter: OfModelIfAny) -> Json | None:
         """What it does now. T: `queued` counts what runs, too."""

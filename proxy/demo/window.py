@@ -24,11 +24,12 @@ async def type_chat(look: Lookalike, text: str) -> Done:
         EngineError: it cannot be loaded, or failed.
     """
     instance, _ = await look.catalog.get("", is_explicit=True)
-    system_prompt = look.model_defaults.get(SYSTEM_PROMPT)
+    defaults = look.defaults_of(instance.model)
+    system_prompt = defaults.get(SYSTEM_PROMPT)
     messages = [{"role": "user", "content": text}]
     if system_prompt:
         messages.insert(0, {"role": "system", "content": system_prompt})
-    policy = look.model_defaults.get(OVERFLOW) or look.behaviour.sdk_overflow
+    policy = defaults.get(OVERFLOW) or look.behaviour.sdk_overflow
     prediction = look.predict(instance, Ask(messages=messages, overflow=policy, ignores_server_session=True))
     async with aclosing(prediction.events()) as events:
         async for event in events:

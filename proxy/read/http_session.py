@@ -11,7 +11,7 @@ Facts (lmstudio-api.md 3, clients.md 1.3)
 """
 
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 from proxy.exchange import Side
 from proxy.meaning import Json, Operation, Reading
@@ -53,7 +53,6 @@ class Dialect(Protocol):
         ...
 
 
-@runtime_checkable
 class OtherAnswers(Protocol):
     """What a dialect has in addition, if not all of its whole answers are JSON objects."""
 
@@ -62,7 +61,6 @@ class OtherAnswers(Protocol):
         ...
 
 
-@runtime_checkable
 class AnswersWithErrors(Protocol):
     """What a dialect has in addition, if a whole answer with an `error` tells more than that."""
 
@@ -230,7 +228,8 @@ class HttpSession:
                 call.error(f"status {status} without a body", code=str(status))
             return
         dialect = self._dialect
-        other = dialect.as_object(body, self._head) if isinstance(dialect, OtherAnswers) else None
+        as_object = getattr(dialect, "as_object", None)  # `isinstance` of a protocol takes longer than all the rest
+        other = as_object(body, self._head) if as_object is not None else None
         fields = self._fields(body, "response") if other is None else Fields(other, call.notes, "response")
         if fields is None:
             if status >= 400:
@@ -240,7 +239,7 @@ class HttpSession:
             read_error(call, fields, where="body")
             if status < 400:
                 call.problem("error_in_200", f"status {status}, and the body holds an error")
-                if isinstance(dialect, AnswersWithErrors):
+                if hasattr(dialect, "read_answer_with_error"):
                     dialect.read_answer_with_error(call, fields, self._head)
         else:
             self._dialect.read_answer(call, fields, self._head)

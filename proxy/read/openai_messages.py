@@ -14,6 +14,7 @@ from proxy.meaning import Json, Message, Part, PartKind
 from proxy.read.call import Call
 from proxy.read.json_fields import Fields, encode_json
 
+_RESULT_ROLES = ("tool", "function")
 _REASONING = ("reasoning_content", "reasoning", "thinking")
 
 
@@ -28,10 +29,14 @@ def read_messages(call: Call, body: Fields) -> None:
 def message_of(fields: Fields, path: str | None) -> Message:
     """One message; `path` is where its content stands."""
     role = fields.text("role") or "unknown"
+    plain = fields.data.get("content")
+    if len(fields.data) == 2 and isinstance(plain, str) and plain and role not in _RESULT_ROLES:
+        fields.known("content")  # as most are
+        return Message(role, (Part(PartKind.TEXT, plain),), None, path)
     name = fields.text("name")
     parts = [Part(PartKind.REASONING, text) for key in _REASONING if isinstance(text := fields.raw(key), str) and text]
     content = fields.raw("content")
-    if role in ("tool", "function"):
+    if role in _RESULT_ROLES:
         parts.append(Part(PartKind.TOOL_RESULT, texts_of(content), name, fields.text("tool_call_id")))
     else:
         parts += parts_of(content)

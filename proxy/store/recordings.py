@@ -22,16 +22,13 @@ _COLUMNS = (
 _SELECT = f"SELECT {_COLUMNS} FROM recorded_exchanges e WHERE e.id IN (SELECT value FROM json_each(?)) ORDER BY e.id"
 _GAPS = "SELECT DISTINCT exchange_id FROM recorded_gaps WHERE exchange_id IN (SELECT value FROM json_each(?))"
 _FIELDS = "SELECT fields FROM heads WHERE id = ?"
-_PARTS = (
-    "SELECT b.id, CAST(b.data AS BLOB) FROM bodies o, json_each(o.parts) p"
-    " JOIN blobs b ON b.id BETWEEN json_extract(p.value, '$[0]') AND json_extract(p.value, '$[1]')"
-    " WHERE o.id = ? ORDER BY p.key, b.id"
-)
+_BLOBS = "SELECT id, CAST(data AS BLOB) FROM blobs WHERE id BETWEEN ? AND ? ORDER BY id"
 
 Field = tuple[str, str]
 Part = tuple[int, bytes]
 """Blob id, bytes."""
 Readings = Sequence[Reading]
+_ranges = msgspec.json.Decoder(tuple[tuple[int, int], ...]).decode
 _fields_of = msgspec.json.Decoder(tuple[tuple[str, str], ...]).decode
 
 
@@ -112,7 +109,11 @@ class Recordings:
 
     def parts(self, body_id: int | None) -> list[Part]:
         """The parts of a stored body: (blob id, bytes)."""
-        return self._connection.execute(_PARTS, (body_id,)).fetchall() if body_id is not None else []
+        if body_id is None:
+            return []
+        execute = self._connection.execute
+        (ranges,) = execute("SELECT parts FROM bodies WHERE id = ?", (body_id,)).fetchone()
+        return [part for one in _ranges(ranges) for part in execute(_BLOBS, one)]
 
     def read(self, reader: Reader, recording: Recording, request: Sequence[Part], response: Sequence[Part]) -> Readings:
         """What a reader says of a whole exchange; `request` and `response` are the parts of its stored bodies."""

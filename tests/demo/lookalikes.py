@@ -30,6 +30,7 @@ async def running(
     engine: Engine | None = None,
     *,
     model_defaults: Layer | None = None,
+    own_defaults: dict[str, Layer] | None = None,
     presets: dict[str, Layer] | None = None,
     keepalive_s: float = 5.0,
     **switches: Any,
@@ -39,11 +40,13 @@ async def running(
     Args:
         engine: a `ScriptedEngine` by default.
         model_defaults: see `Lookalike`.
+        own_defaults: see `Lookalike`.
         presets: see `Lookalike`.
         keepalive_s: seconds after which an idle connection is closed.
         switches: fields of `Behaviour`.
     """
-    look = Lookalike(engine or ScriptedEngine(), Behaviour(**switches), model_defaults=model_defaults, presets=presets)
+    layers: dict[str, Any] = {"model_defaults": model_defaults, "own_defaults": own_defaults, "presets": presets}
+    look = Lookalike(engine or ScriptedEngine(), Behaviour(**switches), **layers)
     async with LookalikeServer(look, keepalive_s=keepalive_s) as server:
         yield server
 
