@@ -148,8 +148,10 @@ def main(argument: str) -> int:
     if hasattr(os, "nice"):
         os.nice(_NICENESS)  # the traffic comes first
     trace = Path(settings["trace"])
+    turn = threading.Lock()
     ingest = Ingest(
         trace,
+        turn=turn,
         key=load_key(trace.with_name(trace.name + ".key")),
         body_fields=tuple(settings.get("body_fields", ())),
         living_run=settings.get("living_run"),
@@ -160,7 +162,7 @@ def main(argument: str) -> int:
     lock = _wait_for_lock(trace, doorbell)
     if lock is None:
         return 1
-    workers = _workers(settings, trace)
+    workers = _workers(settings, trace, turn)
     try:
         with contextlib.ExitStack() as stack:
             stack.enter_context(_live_page(trace, settings.get("web", "")))
@@ -240,8 +242,8 @@ class Worker:
         return has_done or not is_last
 
 
-def _workers(settings: Mapping[str, Any], trace: Path) -> list[Worker]:
-    """What else is done with what is stored, as the settings say."""
+def _workers(settings: Mapping[str, Any], trace: Path, turn: threading.Lock) -> list[Worker]:
+    """What else is done with what is stored, as the settings say; `turn` is held by who writes the trace."""
     wanted = settings.get("index")
     if not wanted:
         return []
@@ -250,12 +252,12 @@ def _workers(settings: Mapping[str, Any], trace: Path) -> list[Worker]:
         prefix_sessions=wanted["prefix_sessions"],
         body_fields=tuple(settings.get("body_fields", ())),
     )
-    indexer = Indexer(trace, how, key=load_key(trace.with_name(trace.name + ".key")))
+    indexer = Indexer(trace, how, key=load_key(trace.with_name(trace.name + ".key")), turn=turn)
     workers = [Worker("the indexer", indexer, trace)]
     if wanted["ask_tokenizer"]:
         from proxy.server_tokens import ServerTokens  # noqa: PLC0415 - aiohttp costs memory, for those who want it
 
-        workers.append(Worker("counting by the server's tokenizer", ServerTokens(trace), trace))
+        workers.append(Worker("counting by the server's tokenizer", ServerTokens(trace, turn), trace))
     return workers
 
 

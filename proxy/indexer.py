@@ -9,6 +9,7 @@ import logging
 import sqlite3
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from proxy.read.reader import Reader, ResponseHead, Session
 from proxy.read.registry import Registry
 from proxy.secret import SECRET_BODY_FIELDS
 from proxy.store.chunks import read_chunks
-from proxy.store.courtesy import give_way
+from proxy.store.courtesy import NOBODY_ELSE, give_way
 from proxy.store.message_rows import recount
 from proxy.store.readings import Read, ReadingRows
 from proxy.store.recordings import Recording, Recordings
@@ -30,6 +31,8 @@ log = logging.getLogger(__name__)
 
 BATCH = 256
 """Exchanges for one transaction, at most."""
+WRITE_S = 0.02
+"""How long one transaction goes on, about: ingest may be waiting for it."""
 _AT_ONCE = 32
 BATCH_S = 0.1
 """How long reading for one transaction goes on before it is written."""
@@ -40,6 +43,8 @@ MAX_ATTEMPTS = 2
 _NEXT = "SELECT exchange_id FROM unread_exchanges ORDER BY exchange_id LIMIT ?"
 _RUNNING = "SELECT id FROM recorded_exchanges WHERE outcome IS NULL ORDER BY id DESC LIMIT 256"
 _ATTEMPT = "INSERT INTO reading_attempts VALUES(?, 1) ON CONFLICT(exchange_id) DO UPDATE SET attempts = attempts + 1"
+_CROSS_OFF = "DELETE FROM unread_exchanges WHERE exchange_id = ?"
+_SURVIVED = "DELETE FROM reading_attempts WHERE exchange_id = ?"
 _SUSPECTS = "SELECT exchange_id, attempts FROM reading_attempts"
 _OUTDATED = """
 INSERT OR IGNORE INTO unread_exchanges
@@ -75,9 +80,20 @@ class Indexer:
     """Reads one trace. Its owner must hold the writer lock; its connection is its own."""
 
     def __init__(
-        self, trace: Path, settings: IndexSettings, *, key: bytes | None = None, registry: Registry | None = None
+        self,
+        trace: Path,
+        settings: IndexSettings,
+        *,
+        key: bytes | None = None,
+        registry: Registry | None = None,
+        turn: AbstractContextManager[object] = NOBODY_ELSE,
     ) -> None:
-        """Nothing is opened yet. `key` is the trace's: without it nothing is read of what still runs."""
+        """Nothing is opened yet.
+
+        `key` is the trace's: without it nothing is read of what still runs. `turn` is held while the trace is written,
+        never for long.
+        """
+        self._turn = turn
         self._trace = trace
         self._key = key
         self._settings = settings
@@ -165,9 +181,10 @@ class Indexer:
     def _note(self, ids: Sequence[int]) -> None:
         """Say what is about to be read: who kills the process is among them."""
         connection = self._ready()
-        connection.execute("BEGIN IMMEDIATE")
-        connection.executemany(_ATTEMPT, [(one,) for one in ids])
-        connection.execute("COMMIT")
+        with self._turn:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.executemany(_ATTEMPT, [(one,) for one in ids])
+            connection.execute("COMMIT")
 
     def _read(self, recordings: Recordings, recording: Recording) -> Read:
         reader = self._registry.choose(recording.head) if recording.is_forwarded else None
@@ -217,13 +234,21 @@ class Indexer:
     def _put(self, reads: Sequence[Read], gone: Sequence[int], noted: Sequence[int]) -> None:
         connection = self._ready()
         assert self._rows is not None
-        connection.execute("BEGIN IMMEDIATE")
-        for read in reads:
-            self._rows.put(read)
-        self._rows.write()
-        connection.executemany("DELETE FROM unread_exchanges WHERE exchange_id = ?", [(one,) for one in gone])
-        connection.executemany("DELETE FROM reading_attempts WHERE exchange_id = ?", [(one,) for one in noted])
-        connection.execute("COMMIT")
+        waiting = list(reads)[::-1]
+        is_done = False
+        while not is_done:
+            with self._turn:
+                began = time.monotonic()
+                connection.execute("BEGIN IMMEDIATE")
+                while waiting and time.monotonic() - began < WRITE_S:
+                    self._rows.put(waiting.pop())
+                self._rows.write()
+                is_done = not waiting
+                if is_done:
+                    connection.executemany(_CROSS_OFF, [(one,) for one in gone])
+                    connection.executemany(_SURVIVED, [(one,) for one in noted])
+                connection.execute("COMMIT")
+            give_way()
 
     # --- what runs ----------------------------------------------------------------------------------------------------
 

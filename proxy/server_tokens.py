@@ -4,11 +4,13 @@ import asyncio
 import logging
 import sqlite3
 import time
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import aiohttp
 
 from proxy.prompt.server_tokenizer import NoTokenizerError, count_tokens
+from proxy.store.courtesy import NOBODY_ELSE
 from proxy.store.schema import open_for_writing
 
 log = logging.getLogger(__name__)
@@ -32,8 +34,9 @@ class ServerTokens:
 
     is_watching = False
 
-    def __init__(self, trace: Path) -> None:
-        """Nothing is opened yet."""
+    def __init__(self, trace: Path, turn: AbstractContextManager[object] = NOBODY_ELSE) -> None:
+        """Nothing is opened yet. `turn` is held while the trace is written."""
+        self._turn = turn
         self._trace = trace
         self._connection: sqlite3.Connection | None = None
         self._after = 0
@@ -54,9 +57,10 @@ class ServerTokens:
             by_model.setdefault((url, model or ""), []).append((message_id, text))
         counted = [row for (url, model), some in by_model.items() for row in self._ask(url, model, some)]
         if counted:
-            self._connection.execute("BEGIN IMMEDIATE")
-            self._connection.executemany(_INSERT, counted)
-            self._connection.execute("COMMIT")
+            with self._turn:
+                self._connection.execute("BEGIN IMMEDIATE")
+                self._connection.executemany(_INSERT, counted)
+                self._connection.execute("COMMIT")
         if rows:
             self._after = rows[-1][0]
         return len(rows)

@@ -30,9 +30,11 @@ from proxy.demo.surfaces import Endpoint, endpoints
 from proxy.demo.switches import MARKS, switches
 from proxy.record import journal
 from proxy.store.version import SCHEMA_VERSION
+from proxy.store.view_comments import view_comments
 
 _PART = re.compile(r"(\[//\]: # \(generated: ([a-z-]+)\)\n).*?(\[//\]: # \(end\)\n)", re.DOTALL)
 _VIEW = re.compile(r"((?:^--.*\n)*)^CREATE VIEW (\w+) AS\n(.*?;)$", re.MULTILINE | re.DOTALL)
+_PAIRS = re.compile(r"(\[\[.*\.\.\.\])")
 _TABLE = re.compile(
     r"^CREATE TABLE (\w+) \((?:\s*-- (.*))?\n(.*?)^\)[^;]*;(?:[ ]*--[ ]*(.*))?$", re.MULTILINE | re.DOTALL
 )
@@ -117,48 +119,35 @@ def _script(name: str) -> str:
     return files("proxy.store").joinpath(name).read_text(encoding="utf-8")
 
 
-def _statements(script: str) -> Iterator[tuple[str, str]]:
-    """Each statement of a script, after the comment that stands right before it."""
-    comment, statement = "", ""
-    for line in script.splitlines(keepends=True):
-        if not statement and (line.startswith("--") or not line.strip()):
-            comment = f"{comment} {line.removeprefix('--').strip()}".strip() if line.strip() else ""
-            continue
-        statement += line
-        if sqlite3.complete_statement(statement):
-            yield comment, statement
-            comment, statement = "", ""
+def _empty_trace() -> sqlite3.Connection:
+    connection = sqlite3.connect(":memory:")
+    connection.executescript(_script("schema.sql") + _script("readings.sql") + _script("views.sql"))
+    return connection
 
 
 def view_columns() -> dict[str, list[str]]:
     """The columns of every view, in a trace as it is made."""
-    with closing(sqlite3.connect(":memory:")) as connection:
-        connection.executescript(_script("schema.sql") + _script("views.sql"))
-        names = [name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'view'")]
-        return {name: [row[1] for row in connection.execute(f"PRAGMA table_info({name})")] for name in names}
+    with closing(_empty_trace()) as connection:
+        return {name: list(view.columns) for name, view in view_comments(connection).items()}
 
 
 def views() -> str:
     """A table for each view. A column without a comment means what it means in a view before."""
     parts = []
-    known: dict[str, str] = {}
-    columns = view_columns()
-    for about, statement in _statements(_script("views.sql")):
-        view = statement.split()[2]
-        rows = []
-        for column in columns[view]:
-            # The comment stands on the line on which the column gets its name.
-            if found := re.search(rf"\b{column},?[ ]+--[ ]+(.*)$", statement, re.MULTILINE):
-                known[column] = re.sub(r"(\[\[.*\.\.\.\])", r"`\1`", found[1])
-            rows.append(f"| `{column}` | {known[column]} |")
-        text = f"{about}\n\n" if about else ""
-        parts.append(f"### {view}\n\n{text}| column | meaning |\n|---|---|\n" + "\n".join(rows) + "\n")
+    with closing(_empty_trace()) as connection:
+        comments = view_comments(connection)
+    for name, view in comments.items():
+        meanings = {column: _PAIRS.sub(r"`\1`", meaning) for column, meaning in view.columns.items()}
+        rows = "\n".join(f"| `{column}` | {meaning} |" for column, meaning in meanings.items())
+        text = f"{view.about}\n\n" if view.about else ""
+        parts.append(f"### {name}\n\n{text}| column | meaning |\n|---|---|\n{rows}\n")
     return "\n".join(parts)
 
 
 def tables() -> str:
     """The base tables, as the trace is made."""
-    return f"Schema version {SCHEMA_VERSION}.\n\n```sql\n{_script('schema.sql').strip()}\n```\n"
+    scripts = "\n".join(f"```sql\n{_script(name).strip()}\n```\n" for name in ("schema.sql", "readings.sql"))
+    return f"Schema version {SCHEMA_VERSION}.\n\n{scripts}"
 
 
 # --- outcomes, journal ------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ a chunk's delay fell from 2.4 ms to 0.5 ms.
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -16,6 +17,10 @@ STEP = 32
 
 give_way: Callable[[], None] = getattr(os, "sched_yield", lambda: None)
 """Let whoever waits for this processor go first."""
+
+
+NOBODY_ELSE: AbstractContextManager[object] = nullcontext()
+"""A turn at writing the trace, where there is only one writer."""
 
 
 def in_steps(items: Sequence[T]) -> Iterator[T]:

@@ -7,12 +7,14 @@ same as a restart.
 
 import contextlib
 import sqlite3
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from proxy.errors import InUseError
 from proxy.record.journal import journal_folder
+from proxy.store.courtesy import NOBODY_ELSE
 from proxy.store.intake import Intake
 from proxy.store.masked import SecretPaths
 from proxy.store.schema import open_for_writing
@@ -41,12 +43,20 @@ class Ingest:
     """Takes the journal of one trace in. Its owner must hold the writer lock."""
 
     def __init__(
-        self, trace: Path, *, key: bytes, body_fields: tuple[str, ...] = (), living_run: int | None = None
+        self,
+        trace: Path,
+        *,
+        key: bytes,
+        body_fields: tuple[str, ...] = (),
+        living_run: int | None = None,
+        turn: AbstractContextManager[object] = NOBODY_ELSE,
     ) -> None:
         """`body_fields`: paths of the secrets inside bodies, `key` that of their digests.
 
         `living_run` is the start (wall ns) of the run whose front lives and may still write; None: the newest there is.
+        `turn` is held while the trace is written, so that other threads of this process do not get in its way.
         """
+        self._turn = turn
         self._trace = trace
         self._secrets = SecretPaths(body_fields, key)
         self._key = key
@@ -118,10 +128,11 @@ class Ingest:
         if batch is None:
             return 0
         connection = state.connection
-        connection.execute("BEGIN IMMEDIATE")
-        state.take(batch)
-        connection.execute("INSERT OR REPLACE INTO journal_position VALUES(1, ?, ?)", (batch.segment, batch.offset))
-        connection.execute("COMMIT")
+        with self._turn:
+            connection.execute("BEGIN IMMEDIATE")
+            state.take(batch)
+            connection.execute("INSERT OR REPLACE INTO journal_position VALUES(1, ?, ?)", (batch.segment, batch.offset))
+            connection.execute("COMMIT")
         if batch.is_run_done or state.has_begun_run:
             state.has_begun_run = False
             is_over = batch.is_run_done and batch.header is not None

@@ -31,6 +31,10 @@ _SIBLING = (
     " AND (system_key IS NULL) = ? AND tools_id IS ? LIMIT 1"
 )
 _TEXT = "SELECT text FROM messages WHERE id = ?"
+_HAS_FAILED = (
+    "SELECT NOT is_running AND (output_key IS NULL OR EXISTS"
+    " (SELECT 1 FROM read_problems p WHERE p.call_id = c.id AND p.place IS NOT NULL)) FROM read_calls c WHERE id = ?"
+)
 
 
 class _Found(NamedTuple):
@@ -109,8 +113,8 @@ class Threads:
         parent, after = (before, 0) if before is not None else self._parent(turn, chain)
         same = self._find(_BY_INPUT, chain[-1], turn) if turn.keys else None
         if same is not None:
-            label = RETRY if same.output_key is None else REGENERATE
-            return self._placed(turn, chain, label, same, same.parent_id)
+            (has_failed,) = self._connection.execute(_HAS_FAILED, (same.id,)).fetchone()
+            return self._placed(turn, chain, RETRY if has_failed else REGENERATE, same, same.parent_id)
         if parent is not None:
             return self._placed(turn, chain, self._label(turn, chain, parent, after), parent, parent.id)
         return self._of_changed_answer(turn, chain) or self._alone(turn, chain)

@@ -248,10 +248,10 @@ SELECT
     c.thread_id,                                -- the conversation: the id of its first call
     c.parent_id,                                -- the call whose answer it goes on from
     c.is_system_changed,                        -- its system messages differ from those of the call it goes on from
-    (SELECT text FROM messages WHERE id = json_extract(c.input, '$[#-1][1]')) AS last_input, -- the text of the input's
-                                                -- last message
-    coalesce(a.text, json_extract(ltrim(a_blob.data, char(9, 10, 13, 32, 44)), a.path), c.running_text) AS answer,
-                                                -- its text, without reasoning; while it runs, as far as it came
+    (SELECT text FROM messages WHERE id = json_extract(c.input, '$[#-1][1]'))
+        AS last_input,                          -- the text of the input's last message
+    coalesce(a.text, json_extract(ltrim(a_blob.data, char(9, 10, 13, 32, 44)), a.path), c.running_text)
+        AS answer,                              -- its text without reasoning; while it runs, all that came so far
     a.parts AS answer_parts,                    -- JSON: reasoning, tool calls and text; NULL: it is one text
     c.stop_reason,                              -- in one vocabulary: 'stop', 'length', 'tool_calls', 'cancelled'...
     c.stop_reason_raw,                          -- as sent
@@ -282,8 +282,8 @@ SELECT
     runtime.data AS runtime,                    -- JSON, as sent
     c.first_byte_us / 1000.0 AS first_byte_ms,  -- measured: the first byte of the response's head
     (c.first_token_us - c.request_complete_us) / 1000.0 AS measured_ttft_ms,    -- last request byte to first token
-    (c.first_content_us - c.request_complete_us) / 1000.0 AS measured_first_content_ms, -- to the first one that is no
-                                                -- reasoning
+    (c.first_content_us - c.request_complete_us) / 1000.0
+        AS measured_first_content_ms,           -- the same to the first token that is no reasoning
     CASE WHEN c.output_tokens > 1 AND c.last_token_us > c.first_token_us
         THEN (c.output_tokens - 1) * 1000000.0 / (c.last_token_us - c.first_token_us)
     END AS measured_tokens_per_second,          -- reported tokens over measured time: (tokens - 1) / (last - first)
@@ -411,7 +411,8 @@ SELECT
                                                 -- the model whose tokenizer counted the bare texts when asked
     NULL AS message_id,                         -- of 'message'
     CASE n.what WHEN 'input' THEN c.input_tokens WHEN 'output' THEN c.output_tokens WHEN 'total' THEN c.total_tokens
-        WHEN 'reasoning' THEN c.reasoning_tokens ELSE c.cached_tokens END AS tokens
+        WHEN 'reasoning' THEN c.reasoning_tokens ELSE c.cached_tokens END
+        AS tokens                               -- how many; NULL: not counted
 FROM read_calls c, (SELECT 'input' AS what UNION ALL SELECT 'output' UNION ALL SELECT 'total'
     UNION ALL SELECT 'reasoning' UNION ALL SELECT 'cached') n
 WHERE c.is_call AND tokens IS NOT NULL
@@ -452,10 +453,12 @@ SELECT
     t.client,
     s.name AS session,
     coalesce(t.model_answered, t.model_asked) AS model, -- of the first call
-    (SELECT count(*) FROM read_calls n WHERE n.thread_id = t.id) AS calls,
-    (SELECT count(*) FROM read_calls n WHERE n.thread_id = t.id AND n.label = 'branch') AS branches,
-    (SELECT count(*) FROM read_calls n WHERE n.thread_id = t.id AND n.label IN ('regenerate', 'retry')) AS repeats,
-    (SELECT max(n.id) FROM read_calls n WHERE n.thread_id = t.id) AS last_call_id,
+    (SELECT count(*) FROM read_calls n WHERE n.thread_id = t.id) AS calls, -- how many calls it has
+    (SELECT count(*) FROM read_calls n WHERE n.thread_id = t.id AND n.label = 'branch')
+        AS branches,                            -- of these, how many take another way from an earlier turn
+    (SELECT count(*) FROM read_calls n WHERE n.thread_id = t.id AND n.label IN ('regenerate', 'retry'))
+        AS repeats,                             -- and how many ask the same again
+    (SELECT max(n.id) FROM read_calls n WHERE n.thread_id = t.id) AS last_call_id,  -- the id in calls
     (SELECT substr(text, 1, 200) FROM messages WHERE id = (SELECT min(m.id) FROM json_each(t.input) i
         JOIN read_messages m ON m.id BETWEEN json_extract(i.value, '$[0]') AND json_extract(i.value, '$[1]')
         WHERE m.role = 'user')) AS beginning,   -- of the first call's first user message
@@ -466,22 +469,28 @@ WHERE t.thread_id = t.id;
 -- How fast calls were, as reported and as measured.
 CREATE VIEW speeds AS
 SELECT
-    id AS call_id, exchange_id, started_at_us, coalesce(model_answered, model_asked) AS model, operation, is_streamed,
-    reported_input_tokens, reported_output_tokens,
+    id AS call_id,                              -- the id in calls
+    exchange_id, started_at_us,
+    coalesce(model_answered, model_asked) AS model, -- that answered; where none did, that was asked
+    operation,                                  -- 'chat', 'completion' or 'embedding'
+    is_streamed, reported_input_tokens, reported_output_tokens,
     reported_tokens_per_second, measured_tokens_per_second,
     reported_ttft_s, measured_ttft_ms, measured_first_content_ms, first_byte_ms,
-    reported_total_time_s, reported_generation_time_s, reported_prompt_time_s, reported_load_time_s,
-    measured_load_ms, measured_prompt_ms, longest_gap_ms, token_events, duration_ms
+    reported_total_time_s, reported_generation_time_s, reported_prompt_time_s,
+    reported_load_time_s,                       -- if the call loaded the model
+    measured_load_ms,                           -- loading the model, where events show it
+    measured_prompt_ms, longest_gap_ms, token_events, duration_ms
 FROM calls;
 
 -- Sessions: what belongs together by a client's own word, by its path prefix, or else by client and time.
 CREATE VIEW sessions AS
 SELECT
-    s.id,
+    s.id,                                       -- counts up in the order in which sessions were first seen
     s.name,                                     -- as the client or the configuration names it
     s.origin,                                   -- 'header', 'prefix' or 'client'
     s.last_at_us,                               -- UTC of its last request, microseconds since 1970
-    (SELECT count(*) FROM read_calls c WHERE c.session_id = s.id AND c.is_call) AS calls
+    (SELECT count(*) FROM read_calls c WHERE c.session_id = s.id AND c.is_call)
+        AS calls                                -- how many calls belong to it
 FROM read_sessions s;
 
 -- What went wrong, and what no reader knows: a new version of a server shows itself here.

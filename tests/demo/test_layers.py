@@ -28,8 +28,8 @@ def temperatures(
             if session is not None:
                 server.look.server_session = {KEY: session}
             for body in bodies:
-                body = {"model": LLM, "messages": [{"role": "user", "content": "hi"}], **body}
-                assert (await post(server, "/v1/chat/completions", body)).status == 200
+                asked = {"model": LLM, "messages": [{"role": "user", "content": "hi"}], **body}
+                assert (await post(server, "/v1/chat/completions", asked)).status == 200
         return [call.sampling.temperature for call in engine.calls]
 
     return asyncio.run(main())
@@ -41,7 +41,7 @@ def test_a_models_own_default_lies_above_that_of_all_models() -> None:
 
 
 def test_request_lies_above_preset_above_tab_above_defaults() -> None:
-    bodies = ({}, {"preset": "mine"}, {"preset": "mine", "temperature": 0.5})
+    bodies: tuple[dict[str, Any], ...] = ({}, {"preset": "mine"}, {"preset": "mine", "temperature": 0.5})
     assert temperatures(*bodies, session=0.3, options={"model_defaults": ALL}) == [0.3, 0.4, 0.5]
 
 

@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import json
 import shutil
+import sqlite3
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -53,6 +54,8 @@ class Place:
     url: str
     llm: str
     embedder: str
+    limit: int
+    """Tokens of an answer: few of a real model, enough of a scripted one for its thought and its answer."""
     node: Path | None
 
     @property
@@ -134,7 +137,7 @@ CHAT, RESPONSES, MESSAGES = "/v1/chat/completions", "/v1/responses", "/v1/messag
 @scene("scripted llama llamacpp", "openai", chat=(CHAT, ("plain", "streamed", "streamed-usage")))
 def openai_chat(at: Place) -> None:
     """Plain and streamed, with and without usage."""
-    asked: Any = {"model": at.llm, "messages": _said("Say hello."), "temperature": 0, "max_tokens": 8}
+    asked: Any = {"model": at.llm, "messages": _said("Say hello."), "temperature": 0, "max_tokens": at.limit}
     with at.openai as sdk:
         sdk.chat.completions.create(**asked)
         list(sdk.chat.completions.create(**asked, stream=True))
@@ -198,7 +201,7 @@ def openai_embeddings(at: Place) -> None:
 @scene("scripted llama", "openai", of=(RESPONSES, ("plain", "stateful-streamed")))
 def openai_responses(at: Place) -> None:
     """The server keeps the chat."""
-    asked: Any = {"model": at.llm, "temperature": 0, "max_output_tokens": 12}
+    asked: Any = {"model": at.llm, "temperature": 0, "max_output_tokens": at.limit}
     with at.openai as sdk:
         first = sdk.responses.create(input="Say hello.", instructions="Be brief.", **asked)
         list(sdk.responses.create(input="And again.", previous_response_id=first.id, stream=True, **asked))
@@ -229,7 +232,8 @@ def openai_models(at: Place) -> None:
 @scene("scripted llama", "anthropic", of=(MESSAGES, ("plain", "streamed")))
 def anthropic_messages(at: Place) -> None:
     """Plain and streamed."""
-    asked: Any = {"model": at.llm, "max_tokens": 12, "messages": _said("Say hello."), "extra_body": {"temperature": 0}}
+    asked: Any = {"model": at.llm, "max_tokens": at.limit, "messages": _said("Say hello.")}
+    asked["extra_body"] = {"temperature": 0}
     with at.anthropic as sdk:
         sdk.messages.create(system="Answer briefly.", **asked)
         with sdk.messages.stream(**asked) as stream:
@@ -256,10 +260,10 @@ def anthropic_tools(at: Place) -> None:
 # --- LM Studio's SDKs -------------------------------------------------------------------------------------------------
 
 
-@scene("scripted llama", "lmstudio-py", llm=("/llm", ("respond",)), greeting=("/lmstudio-greeting", ("greeting",)))
+@scene("scripted llama", "lmstudio-py", llm=("/llm", ("respond",)))
 def lmstudio_respond(at: Place) -> None:
     """Whole and as a stream."""
-    config: Any = {"temperature": 0.0, "maxTokens": 8}
+    config: Any = {"temperature": 0.0, "maxTokens": at.limit}
     with at.lmstudio as sdk:
         chat = lmstudio.Chat("Answer briefly.")
         chat.add_user_message("Say hello.")
@@ -268,7 +272,7 @@ def lmstudio_respond(at: Place) -> None:
         list(model.respond_stream("Say hello.", config=config))
 
 
-@scene("scripted", "lmstudio-py", llm=("/llm", ("act",)))
+@scene("scripted", "lmstudio-py", llm=("/llm", ("act",)), greeting=("/lmstudio-greeting", ("greeting",)))
 def lmstudio_act(at: Place) -> None:
     """Two predictions, with the tool run in the client between them."""
 
@@ -305,7 +309,7 @@ def lmstudio_unknown(at: Place) -> None:
             sdk.llm.model("no-such-model")
 
 
-@scene("scripted llama", "lmstudio-js", llm=("/llm", ("all",)), system=("/system", ("system",)))
+@scene("scripted llama", "lmstudio-js", llm=("/llm", ("all",)))
 def lmstudio_js(at: Place) -> None:
     """All that the script for tests does."""
     at.run_node(NODE_SCRIPTS / "lmstudio_sdk.mjs")
@@ -326,42 +330,55 @@ def anythingllm(at: Place) -> None:
 # --- curl -------------------------------------------------------------------------------------------------------------
 
 
-@scene(
-    "scripted llama",
-    "curl",
-    chat=("/api/v0/chat/completions", ("plain", "streamed")),
-    models=("/api/v0/models", ("models",)),
-    text=("/api/v0/completions", ("completion",)),
-)
-def curl_v0(at: Place) -> None:
+@scene("scripted llama", "curl", chat=("/api/v0/chat/completions", ("plain", "streamed")))
+def curl_v0_chat(at: Place) -> None:
     """LM Studio's REST, as it was."""
-    asked = {"model": at.llm, "messages": _said("Say hello."), "temperature": 0, "max_tokens": 8}
+    asked = {"model": at.llm, "messages": _said("Say hello."), "temperature": 0, "max_tokens": at.limit}
     at.curl("/api/v0/chat/completions", asked)
     at.curl("/api/v0/chat/completions", {**asked, "stream": True})
+
+
+@scene(
+    "scripted",
+    "curl",
+    models=("/api/v0/models", ("models",)),
+    text=("/api/v0/completions", ("completion",)),
+    embedding=("/api/v0/embeddings", ("embedding",)),
+)
+def curl_v0_rest(at: Place) -> None:
+    """The rest of it."""
     at.curl("/api/v0/completions", {"model": at.llm, "prompt": "One, two,", "temperature": 0, "max_tokens": 4})
+    at.curl("/api/v0/embeddings", {"model": at.embedder, "input": "first"})
     at.curl("/api/v0/models")
 
 
-@scene(
-    "scripted llama",
-    "curl",
-    chat=("/api/v1/chat", ("streamed-load", "stateful", "refused")),
-    load=("/api/v1/models/load", ("load",)),
-    unload=("/api/v1/models/unload", ("", "unload")),
-    models=("/api/v1/models", ("models",)),
-)
-def curl_v1(at: Place) -> None:
+@scene("scripted llama", "curl", chat=("/api/v1/chat", ("streamed-load", "stateful")))
+def curl_v1_chat(at: Place) -> None:
     """LM Studio's REST, as it is: the first chat loads the model, the second goes on from it."""
-    with contextlib.suppress(subprocess.CalledProcessError):
-        at.curl("/api/v1/models/unload", {"instance_id": at.llm})
-    asked = {"model": at.llm, "input": "Say hello.", "temperature": 0, "max_output_tokens": 12}
+    at.curl("/api/v1/models/unload", {"instance_id": at.llm})
+    asked = {"model": at.llm, "input": "Say hello.", "temperature": 0, "max_output_tokens": at.limit}
     events = at.curl("/api/v1/chat", {**asked, "system_prompt": "Be brief.", "stream": True})
     response_id = json.loads(events.rpartition("data: ")[2])["result"]["response_id"]
     at.curl("/api/v1/chat", {**asked, "input": "And again.", "previous_response_id": response_id})
+
+
+@scene(
+    "scripted",
+    "curl",
+    chat=("/api/v1/chat", ("refused",)),
+    models=("/api/v1/models", ("models",)),
+    unload=("/api/v1/models/unload", ("unload", "unload-refused")),
+    load=("/api/v1/models/load", ("load",)),
+    download=("/api/v1/models/download", ("download",)),
+)
+def curl_v1_rest(at: Place) -> None:
+    """The rest of it; nothing is downloaded, the lookalike only says so."""
     at.curl("/api/v1/chat", {"input": "No model is named.", "nonsense": 1})
     at.curl("/api/v1/models")
     at.curl("/api/v1/models/unload", {"instance_id": at.llm})
+    at.curl("/api/v1/models/unload", {"instance_id": at.llm})
     at.curl("/api/v1/models/load", {"model": at.llm, "context_length": 256, "echo_load_config": True})
+    at.curl("/api/v1/models/download", {"model": "ibm/granite-4-micro"})
 
 
 @scene(
@@ -463,6 +480,12 @@ def _open(stage: str, folder: Path) -> Iterator[tuple[ProxyProcess, str, str]]:
                 yield proxy, SMOLLM2.name, SMOLLM2.name
 
 
+def _has_trace(proxy: ProxyProcess) -> bool:
+    with contextlib.suppress(sqlite3.OperationalError):  # while it is being made, it cannot be read
+        return bool(proxy.query("SELECT count(*) FROM exchanges"))
+    return False
+
+
 def _client_version(client: str) -> str:
     if client in ("openai", "anthropic"):
         return f"{client} {version(client)} for Python"
@@ -512,7 +535,7 @@ def main() -> None:
     parser.add_argument(
         "--node", type=Path, help="where the clients for Node are installed; without, they are left out"
     )
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     for stage in ORIGINS:
         chosen = [
             one
@@ -523,7 +546,14 @@ def main() -> None:
         ]
         if chosen:
             with tempfile.TemporaryDirectory() as folder, _open(stage, Path(folder)) as (proxy, llm, embedder):
-                place = Place(proxy.url, llm, embedder, arguments.node and arguments.node.resolve())
+                wait_until(lambda proxy=proxy: _has_trace(proxy), "the trace is made")  # type: ignore[misc]
+                place = Place(
+                    proxy.url,
+                    llm,
+                    embedder,
+                    40 if stage == "scripted" else 8,
+                    arguments.node and arguments.node.resolve(),
+                )
                 for one in chosen:
                     _record(one, proxy, place, arguments.folder.resolve())
 

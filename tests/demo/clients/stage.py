@@ -114,8 +114,7 @@ class Stage:
         response = self.recorded_body(row, Side.UPSTREAM)
         if heard.is_whole:
             assert response == heard.response
-        else:
-            assert row.outcome == "client_gone"
+        else:  # it left; the proxy may have sent the end already, to a socket that nobody reads any more
             assert response.startswith(heard.response)
         if not row.masked:
             assert self.recorded_body(row, Side.CLIENT) == heard.request
