@@ -50,6 +50,9 @@ _OUTDATED = """
 INSERT OR IGNORE INTO unread_exchanges
 SELECT x.exchange_id FROM read_exchanges x LEFT JOIN readers r ON r.id = x.reader_id
 WHERE r.id IS NULL OR NOT EXISTS (SELECT 1 FROM json_each(?) v WHERE v.key = r.name AND v.value = r.version)"""
+_FORGET_FIELDS = """
+DELETE FROM unread_fields WHERE reader_id NOT IN
+(SELECT r.id FROM readers r, json_each(?) v WHERE v.key = r.name AND v.value = r.version)"""
 
 
 @dataclass(slots=True)
@@ -104,6 +107,7 @@ class Indexer:
         self._live: dict[int, _Live] = {}
         self._live_at = 0.0
         self._suspects: dict[int, int] = {}
+        self._noted: set[int] = set()
 
     def close(self) -> None:
         """Let go of the trace."""
@@ -125,6 +129,7 @@ class Indexer:
             return read
         except BaseException:
             self._forget()
+            self._live.clear()  # what was fed may not have been stored
             raise
 
     def reread(self, *, everything: bool = False) -> int:
@@ -140,16 +145,20 @@ class Indexer:
                 cursor = connection.execute(
                     "INSERT OR IGNORE INTO unread_exchanges SELECT id FROM recorded_exchanges WHERE outcome IS NOT NULL"
                 )
+                connection.execute("DELETE FROM unread_fields")  # they are counted anew
             else:
                 import json  # noqa: PLC0415 - for this alone
 
-                cursor = connection.execute(_OUTDATED, (json.dumps(self._registry.versions),))
+                versions = json.dumps(self._registry.versions)
+                cursor = connection.execute(_OUTDATED, (versions,))
+                connection.execute(_FORGET_FIELDS, (versions,))
             connection.execute("DELETE FROM reading_attempts")
             connection.execute("COMMIT")
         except BaseException:
             self._forget()
             raise
         self._suspects = {}
+        self._noted.clear()
         return cursor.rowcount
 
     # --- what ended ---------------------------------------------------------------------------------------------------
@@ -159,7 +168,8 @@ class Indexer:
         ids = [row[0] for row in connection.execute(_NEXT, (BATCH,))]
         if not ids:
             return 0
-        self._suspects = dict(connection.execute(_SUSPECTS))
+        # What this process has noted itself could not be written (locked, disk full): none of that killed it.
+        self._suspects = {one: times for one, times in connection.execute(_SUSPECTS) if one not in self._noted}
         if self._suspects:
             ids = ids[:1] if ids[0] in self._suspects else [one for one in ids if one not in self._suspects]
             if self._suspects.get(ids[0], 0) >= MAX_ATTEMPTS:
@@ -183,8 +193,9 @@ class Indexer:
         connection = self._ready()
         with self._turn:
             connection.execute("BEGIN IMMEDIATE")
-            connection.executemany(_ATTEMPT, [(one,) for one in ids])
+            connection.executemany(_ATTEMPT, [(one,) for one in ids if one not in self._noted])
             connection.execute("COMMIT")
+        self._noted.update(ids)
 
     def _read(self, recordings: Recordings, recording: Recording) -> Read:
         reader = self._registry.choose(recording.head) if recording.is_forwarded else None
@@ -204,9 +215,10 @@ class Indexer:
 
     def _give_up(self, exchange_id: int) -> int:
         connection = self._ready()
-        (recording,) = Recordings(connection).get([exchange_id])
         log.error("exchange %d ended the process while it was read; it is left out", exchange_id)
-        self._write([Read(recording, None, failure="the process ended while this was read")], noted=[exchange_id])
+        why = "the process ended while this was read"
+        reads = [Read(recording, None, failure=why) for recording in Recordings(connection).get([exchange_id])]
+        self._write(reads, [exchange_id], noted=[exchange_id])
         return 1
 
     def _write(self, reads: Sequence[Read], gone: Sequence[int] = (), *, noted: Sequence[int] = ()) -> None:
@@ -226,6 +238,8 @@ class Indexer:
                 raise
             (failed,) = reads
             log.exception("the readings of exchange %d cannot be stored", failed.recording.id)
+            if failed.recording.id in self._live:
+                self._live[failed.recording.id].is_broken = True
             self._put([Read(failed.recording, failed.reader, failure=f"cannot be stored: {error!r}")], gone, noted)
         for read in reads:
             if read.recording.end is not None:
@@ -249,12 +263,13 @@ class Indexer:
                     connection.executemany(_SURVIVED, [(one,) for one in noted])
                 connection.execute("COMMIT")
             give_way()
+        self._noted.difference_update(noted)
 
     # --- what runs ----------------------------------------------------------------------------------------------------
 
     def _read_running(self) -> None:
         now = time.monotonic()
-        if now - self._live_at < RUNNING_EVERY_S:
+        if self._key is None or now - self._live_at < RUNNING_EVERY_S:
             return
         self._live_at = now
         connection = self._ready()
@@ -276,7 +291,7 @@ class Indexer:
         """Feed what came since; None where that changes nothing."""
         live = self._live.get(recording.id)
         if live is None:
-            reader = self._registry.choose(recording.head)
+            reader = self._registry.choose(recording.head) if recording.is_forwarded else None
             if reader is None or recording.head.is_websocket:
                 return None  # its calls are shown when it ends
             live = self._live[recording.id] = _Live(reader, reader.open(recording.head))
@@ -318,8 +333,13 @@ class Indexer:
 
     def _ready(self) -> sqlite3.Connection:
         if self._connection is None:
-            self._connection = open_for_writing(self._trace)
-            self._prepare(self._connection)
+            connection = open_for_writing(self._trace)
+            try:
+                self._prepare(connection)
+            except BaseException:
+                connection.close()
+                raise
+            self._connection = connection
         if self._rows is None:
             self._rows = ReadingRows(
                 self._connection,

@@ -19,8 +19,11 @@ from tests.raw_socket import Response
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add `--direct`."""
+    """Add `--direct` and `--update-readings`."""
     parser.addoption("--direct", action="store_true", help="let the wire tests bypass the proxy, to test themselves")
+    parser.addoption(
+        "--update-readings", action="store_true", help="write the recorded cases' readings anew, for a look at the diff"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -1,4 +1,4 @@
-"""A course's afternoon as a trace: two students, AnythingLLM and scripts, with what goes wrong. The documents ask it."""
+"""A course's afternoon as a trace: students, AnythingLLM and scripts, with what goes wrong. The documents use it."""
 
 import json
 from collections.abc import Sequence
@@ -13,6 +13,7 @@ from tests.read.sdk_socket import AUTH, Frame, client, server, told
 from tests.store.traffic import STREAM_HEAD, Traffic, as_json, chat_answer, request_head, traffic, turns
 
 SETTINGS = IndexSettings(prefix_sessions={"carla": "carla"})
+V0 = "/api/v0/chat/completions"
 MODEL = "qwen2.5-0.5b-instruct"
 ANYTHING = "You are a helpful assistant. Context:\n[CONTEXT 0]: "
 ELEPHANTS = "Elephants are the largest land animals. An adult eats 150 kg of plants a day."
@@ -70,46 +71,35 @@ def _stream(made: Traffic, messages: Sequence[dict[str, Any]], answer: str, temp
 
 
 def _course(made: Traffic) -> None:
-    """Two students ask the same with other temperatures, by the API that tells statistics."""
-    for student, temperature, words, speed in (("anna", 0, 24, 71.4), ("anna", 0, 24, 69.8), ("ben", 1.5, 31, 70.2)):
-        _v0(made, student, turns("Write a rhyme about an elephant."), f"{RHYME} ({temperature})", temperature, words, speed)
-    counting = turns("Count elephants, one line each, and do not stop.")
-    _v0(made, "ben", counting, " ".join([RHYME] * 8), 0, 480, 66.1, "contextLengthReached")
-    _v0(made, "carla", turns("Bonjour, un éléphant ?"), "Un éléphant se balançait.", 0.8, 9, 70.0, prefix="/carla")
+    """Two students ask the same with other temperatures, by the API that tells statistics; a third has a prefix."""
+    rhyme = "Write a rhyme about an elephant."
+    for student, temperature, tokens, speed in (("anna", 0, 24, 71.4), ("anna", 0, 24, 69.8), ("ben", 1.5, 31, 70.2)):
+        fields = (f"X-Proxy-Log-Session: {student}", "X-Proxy-Log-Tag: exercise-1")
+        answer = _v0_answer(f"{RHYME} ({temperature})", tokens, speed)
+        made.exchange(V0, _v0_question(rhyme, temperature), answer, *fields)
+    counting = _v0_question("Count elephants, one line each, and do not stop.", 0)
+    full = _v0_answer(" ".join([RHYME] * 8), 478, 66.1, "contextLengthReached")
+    made.exchange(V0, counting, full, "X-Proxy-Log-Session: ben", "X-Proxy-Log-Tag: exercise-1")
+    french = _v0_answer("Un éléphant se balançait.", 9, 70.0)
+    made.exchange(V0, _v0_question("Bonjour, un éléphant ?", 0.8), french, upstream="carla")
 
 
-def _v0(
-    made: Traffic,
-    student: str,
-    messages: Sequence[dict[str, Any]],
-    answer: str,
-    temperature: float,
-    tokens: int,
-    speed: float,
-    stop: str = "eosFound",
-    *,
-    prefix: str = "",
-) -> None:
-    stats = {
-        "tokens_per_second": speed,
-        "time_to_first_token": 0.113,
-        "generation_time": round(tokens / speed, 3),
-        "stop_reason": stop,
-    }
+def _v0_question(text: str, temperature: float) -> bytes:
+    return as_json({"model": MODEL, "messages": turns(text), "temperature": temperature, "max_tokens": -1})
+
+
+def _v0_answer(text: str, tokens: int, speed: float, stop: str = "eosFound") -> bytes:
+    times = {"tokens_per_second": speed, "time_to_first_token": 0.113, "generation_time": round(tokens / speed, 3)}
     more = {
+        "model": MODEL,
         "usage": {"prompt_tokens": 34, "completion_tokens": tokens, "total_tokens": 34 + tokens},
-        "stats": stats,
+        "stats": {**times, "stop_reason": stop},
         "model_info": {"arch": "qwen2", "quant": "Q4_K_M", "format": "gguf", "context_length": 512},
         "runtime": {"name": "llama.cpp-linux-x86_64-avx2@1.33.0", "version": "1.33.0", "supported_formats": ["gguf"]},
     }
-    body = as_json({"model": MODEL, "messages": messages, "temperature": temperature, "max_tokens": -1})
-    answered = chat_answer(answer, **more)
-    answered["model"] = MODEL
-    if stop == "contextLengthReached":
-        answered["choices"][0]["finish_reason"] = "length"
-    field = (f"X-Proxy-Log-Session: {student}", "X-Proxy-Log-Tag: exercise-1") if not prefix else ()
-    upstream = prefix.strip("/") or "lmstudio"
-    made.exchange("/api/v0/chat/completions", body, as_json(answered), *field, upstream=upstream)
+    answered = chat_answer(text, **more)
+    answered["choices"][0]["finish_reason"] = "stop" if stop == "eosFound" else "length"
+    return as_json(answered)
 
 
 def _sdk(made: Traffic) -> None:
@@ -124,10 +114,10 @@ def _sdk(made: Traffic) -> None:
         "tokensPerSecond": 72.31,
         "numGpuLayers": -1,
         "timeToFirstTokenSec": 0.094,
-        "totalTimeSec": 0.152,
+        "totalTimeSec": 0.041,
         "promptTokensCount": 33,
-        "predictedTokensCount": 11,
-        "totalTokensCount": 44,
+        "predictedTokensCount": 3,
+        "totalTokensCount": 36,
     }
     info = {"type": "llm", "identifier": MODEL, "instanceReference": "r1", "modelKey": MODEL, "contextLength": 512}
     defaults = {"fields": [{"key": "llm.prediction.temperature", "value": 0.8}]}
@@ -163,13 +153,13 @@ def _sdk(made: Traffic) -> None:
 def _tools(made: Traffic) -> None:
     """An agent that calls a tool and goes on with its result."""
     function = {"name": "weather", "description": "The weather.", "parameters": {"type": "object"}}
-    more = {"tools": [{"type": "function", "function": function}], "temperature": 0}
+    more = {"tools": [{"type": "function", "function": function}], "temperature": 0, "model": MODEL}
     called = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Bern"}'}}
     asks = {"role": "assistant", "content": None, "tool_calls": [called]}
     said: list[dict[str, Any]] = turns("What is the weather in Bern?")
-    made.chat(said, asks, "X-Proxy-Log-Tag: agent", more=more)
+    made.chat(said, asks, "X-Proxy-Log-Tag: agent", more=more, told={"model": MODEL})
     said += [asks, {"role": "tool", "tool_call_id": "call_1", "content": '{"celsius": 12, "sky": "rain"}'}]
-    made.chat(said, "It rains in Bern, at 12 degrees.", "X-Proxy-Log-Tag: agent", more=more)
+    made.chat(said, "It rains in Bern, at 12 degrees.", "X-Proxy-Log-Tag: agent", more=more, told={"model": MODEL})
 
 
 def _what_went_wrong(made: Traffic) -> None:
@@ -178,7 +168,8 @@ def _what_went_wrong(made: Traffic) -> None:
     error = {"error": "Trying to keep the first 4096 tokens when context the overflows."}
     made.exchange("/v1/chat/completions", as_json({"model": MODEL, "messages": long}), as_json(error))
     made.exchange("/v1/chat", b"{}", as_json({"error": "Unexpected endpoint or method. (POST /v1/chat)"}))
-    made.chat(turns("hi"), "Hello!", told={"wholly_new": 1, "usage": {"prompt_tokens": 9, "completion_tokens": 2}})
+    new = {"model": MODEL, "wholly_new": 1, "usage": {"prompt_tokens": 9, "completion_tokens": 2}}
+    made.chat(turns("hi"), "Hello!", more={"model": MODEL}, told=new)
     broken = [b"data: " + as_json({"model": MODEL, "choices": [{"delta": {"content": "Once upon"}}]}) + b"\n\n"]
     made.streamed_chat(turns("Tell me a story."), broken, Outcome.UPSTREAM_GONE)
     vectors = {"object": "list", "model": "nomic-embed", "data": [{"index": 0, "embedding": [0.1, 0.2]}]}

@@ -10,7 +10,7 @@ import json
 import re
 import sqlite3
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from importlib.resources import files
 from pathlib import Path
@@ -28,6 +28,16 @@ from proxy.demo.behaviour import Behaviour
 from proxy.demo.parameters import PARAMETERS
 from proxy.demo.surfaces import Endpoint, endpoints
 from proxy.demo.switches import MARKS, switches
+from proxy.meaning import StopReason
+from proxy.read import (
+    anthropic_messages,
+    lmstudio_sdk_config,
+    lmstudio_v1_chat,
+    ollama_fields,
+    openai_fields,
+    registry,
+)
+from proxy.read.http_session import HttpReader
 from proxy.record import journal
 from proxy.store.version import SCHEMA_VERSION
 from proxy.store.view_comments import view_comments
@@ -220,7 +230,60 @@ def lookalike_switches() -> str:
     return f"| switch | values | default | meaning | source |\n|---|---|---|---|---|\n{rows}\n"
 
 
+# --- readings ---------------------------------------------------------------------------------------------------------
+
+
+def dialects() -> str:
+    """Every built-in reader, in the order in which they are asked."""
+    rows = []
+    for reader in registry.BUILT_IN:
+        owner = type(reader.dialect if isinstance(reader, HttpReader) else reader)
+        about = (inspect.getdoc(sys.modules[owner.__module__]) or "").partition("\n\n")[0].replace("\n", " ")
+        claims = (inspect.getdoc(owner) or "").partition("\n\n")[0].replace("\n", " ")
+        rows.append(f"| `{reader.name}` | {reader.version} | {_cell(about)} | {_cell(claims)} |")
+    return "| dialect | version | what it is | what it reads |\n|---|---|---|---|\n" + "\n".join(rows) + "\n"
+
+
+def parameter_names() -> str:
+    """Every parameter that a dialect calls otherwise."""
+    sources: dict[str, Mapping[str, str]] = {
+        "OpenAI, llama.cpp": openai_fields.RENAMED,
+        "Anthropic": anthropic_messages.PARAMETERS,
+        "REST v1": lmstudio_v1_chat.PARAMETERS,
+        "SDK": lmstudio_sdk_config.NAMES,
+        "Ollama": ollama_fields.RENAMED,
+    }
+    others: dict[str, list[str]] = {}
+    for dialect, names in sources.items():
+        for theirs, ours in names.items():
+            if theirs != ours:
+                others.setdefault(ours, []).append(f"`{theirs}` ({dialect})")
+    rows = "\n".join(f"| `{ours}` | {', '.join(names)} |" for ours, names in sorted(others.items()))
+    kept = ", ".join(f"`{name}`" for name in sorted(openai_fields.PARAMETERS))
+    return f"| name | sent as |\n|---|---|\n{rows}\n\nUnder their own names: {kept}.\n"
+
+
+def stop_reasons() -> str:
+    """Every stop reason with the words that dialects have for it."""
+    sources: dict[str, Mapping[str, StopReason]] = {
+        "OpenAI": openai_fields.STOP_REASONS,
+        "LM Studio": openai_fields.SDK_STOP_REASONS,
+        "Anthropic": anthropic_messages.STOP_REASONS,
+    }
+    meanings = _meanings(StopReason)
+    rows = []
+    for reason in StopReason:
+        words = [
+            ", ".join(f"`{raw}`" for raw, ours in one.items() if ours is reason) or " " for one in sources.values()
+        ]
+        rows.append(f"| `{reason.value}` | {' | '.join(words)} | {meanings.get(reason.name, ' ')} |")
+    return f"| stop_reason | {' | '.join(sources)} | meaning |\n|---|---|---|---|---|\n" + "\n".join(rows) + "\n"
+
+
 PARTS: dict[str, Callable[[], str]] = {
+    "dialects": dialects,
+    "parameter-names": parameter_names,
+    "stop-reasons": stop_reasons,
     "settings": settings,
     "commands": commands,
     "views": views,

@@ -206,14 +206,24 @@ class ProxyProcess:
 
     def query(self, sql: str, *parameters: object) -> list[sqlite3.Row]:
         """Rows of the trace; none before it is made."""
+        result = wait_until(lambda: self._result(sql, parameters), "the trace can be read")
+        assert result
+        return result[0]
+
+    def _result(self, sql: str, parameters: tuple[object, ...]) -> tuple[list[sqlite3.Row]] | None:
+        """The rows; None at the moment when the trace is made: a reader may not make the memory that it shares."""
         if not self.trace.exists():
-            return []
+            return ([],)
         connection = sqlite3.connect(f"file:{self.trace}?mode=ro", uri=True, timeout=WAIT_S)
         connection.row_factory = sqlite3.Row
         try:
             if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'exchanges'").fetchone():
-                return []
-            return connection.execute(sql, parameters).fetchall()
+                return ([],)
+            return (connection.execute(sql, parameters).fetchall(),)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_READONLY:
+                raise
+            return None
         finally:
             connection.close()
 

@@ -18,7 +18,10 @@ from proxy import config
 from proxy.cli.docs import FOLDER, documents
 from proxy.cli.main import COMMANDS, cli
 from proxy.exchange import Outcome, Side
+from proxy.indexer import Indexer, IndexSettings
+from proxy.meaning import Origin
 from proxy.record.journal import Gap, journal_folder
+from proxy.store import threads
 from tests.cli.recording import CHAT_HEAD, Recording, recording
 from tests.docs_generator import generated, view_columns
 
@@ -59,9 +62,9 @@ def test_reference_has_every_generated_part() -> None:
     """A lost marker would silence the test above."""
     parts = [name for file in FILES for name in re.findall(r"\(generated: (\S+)\)\n", text_of(file))]
     assert sorted(parts) == [
-        *("commands", "journal-facts"),
+        *("commands", "dialects", "journal-facts"),
         *("lookalike-marks", "lookalike-parameters", "lookalike-surfaces", "lookalike-switches"),
-        *("outcomes", "record-kinds", "settings", "tables", "views"),
+        *("outcomes", "parameter-names", "record-kinds", "settings", "stop-reasons", "tables", "views"),
     ]
 
 
@@ -78,6 +81,28 @@ def test_every_command_is_documented(command: str) -> None:
 @pytest.mark.parametrize("outcome", list(Outcome))
 def test_every_outcome_is_documented(outcome: Outcome) -> None:
     assert f"| `{outcome.value}` |" in text_of(FOLDER / "reference/outcomes.md")
+
+
+def _table(heading: str) -> list[str]:
+    """What stands in the first column below a heading of the reference of readings."""
+    section = text_of(FOLDER / "reference/readings.md").partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    return [word for row in re.findall(r"^\| (`.*?) \|", section, re.MULTILINE) for word in re.findall(r"`(\w+)`", row)]
+
+
+def test_every_label_is_documented() -> None:
+    labels = [value for name, value in vars(threads).items() if name.isupper() and name[0] != "_"]
+    assert sorted(_table("Labels")) == sorted(labels)
+
+
+def test_every_origin_of_a_parameter_is_documented() -> None:
+    assert set(_table("Parameters")) >= set(Origin)
+
+
+def test_every_kind_of_note_is_documented() -> None:
+    """Those of errors are the server's own."""
+    sources = [*(REPOSITORY / "proxy/read").glob("*.py"), REPOSITORY / "proxy/store/readings.py"]
+    kinds = {kind for file in sources for kind in re.findall(r"\b[Pp]roblem\(\s*\"(\w+)\"", text_of(file))}
+    assert set(_table("Problems")) == kinds | {"unread_field"}
 
 
 @pytest.mark.parametrize(("view", "columns"), list(view_columns().items()))
@@ -160,6 +185,8 @@ def test_environment_variables_are_known(file: Path) -> None:
 
 def _statements() -> Iterator[tuple[str, str]]:
     for file in FILES:
+        if file.name == "queries.md":
+            continue  # test_queries.py runs them
         for number, (language, body) in enumerate(_FENCE.findall(text_of(file))):
             if language == "sql" and "CREATE TABLE" not in body:
                 for index, statement in enumerate(filter(str.strip, body.split(";\n"))):
@@ -174,6 +201,10 @@ def trace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A trace with everything that the documents ask for."""
     with recording(tmp_path_factory.mktemp("docs") / "trace.db") as made:
         _record(made)
+    indexer = Indexer(made.trace, IndexSettings())
+    while indexer.run_once():
+        pass
+    indexer.close()
     return made.trace
 
 

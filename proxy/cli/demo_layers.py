@@ -37,11 +37,15 @@ def read_defaults(pairs: Sequence[str]) -> Defaults:
     bodies: dict[str, dict[str, Any]] = {}
     for name, value in read_pairs(pairs).items():
         model, _, parameter = name.rpartition(":")
-        try:
-            bodies.setdefault(model, {})[parameter] = json.loads(value)
-        except ValueError:
-            bodies[model][parameter] = value
+        bodies.setdefault(model, {})[parameter] = _value(value)
     return {model: _layer(body) for model, body in bodies.items()}
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def read_presets(pairs: Sequence[str]) -> dict[str, Layer]:

@@ -5,6 +5,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
+from proxy.cli.reading_objects import readings_of
 from proxy.exchange import Side
 from proxy.store.trace import ChunkRow, ExchangeRow, Trace
 
@@ -24,8 +25,9 @@ def exchange_object(row: ExchangeRow) -> dict[str, Any]:
 
 
 def whole_object(trace: Trace, row: ExchangeRow, *, with_chunks: bool) -> dict[str, Any]:
-    """The same with bodies, gaps and chunks."""
+    """The same with readings, bodies, gaps and chunks."""
     found = exchange_object(row)
+    found["readings"] = readings_of(trace.connection, row.id)
     found["gaps"] = [asdict(gap) for gap in trace.gaps(row.id)]
     found["request_body"] = _bytes_object(b"".join(trace.body(row.id, Side.CLIENT)))
     found["response_body"] = _bytes_object(b"".join(trace.body(row.id, Side.UPSTREAM)))

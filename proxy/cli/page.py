@@ -10,6 +10,8 @@ from rich.text import Text
 
 from proxy.cli.body_text import read_body
 from proxy.cli.line import outcome_style, status_style
+from proxy.cli.reading_objects import readings_of
+from proxy.cli.reading_text import MAX_READINGS, reading_lines, title_of
 from proxy.cli.render import BAD, BOLD, DIM, GOOD, NAME, WARN, duration, local_time, printable, put
 from proxy.cli.timeline import timeline
 from proxy.exchange import Side
@@ -30,6 +32,7 @@ class Page:
     def print(self, *, with_chunks: bool | None) -> None:
         """Everything; `with_chunks` None shortens a long timeline."""
         self._summary()
+        self._readings()
         self._request()
         self._response()
         if with_chunks is not False and self._row.request_chunks + self._row.response_chunks:
@@ -61,6 +64,19 @@ class Page:
         for gap in self._trace.gaps(row.id):
             lost = f"{gap.lost_records} records, {gap.request_bytes} + {gap.response_bytes} body bytes"
             put(self._console, (f"Not recorded: {lost}, at {local_time(gap.since):%H:%M:%S.%f}: {gap.reason}", WARN))
+
+    def _readings(self) -> None:
+        readings = readings_of(self._trace.connection, self._row.id)
+        width = self._console.width if self._console.is_terminal else 160
+        shown = len(readings) if self._is_full else MAX_READINGS
+        for number, reading in enumerate(readings[:shown]):
+            self._title(
+                f"Reading {number + 1} of {len(readings)}" if len(readings) > 1 else "Reading", title_of(reading)
+            )
+            for line in reading_lines(reading, width, is_full=self._is_full):
+                self._console.print(line)
+        if len(readings) > shown:
+            put(self._console, (f"\n{len(readings) - shown} more readings; --full shows them", DIM))
 
     def _title(self, title: str, about: str = "") -> None:
         put(self._console, "\n", (title, BOLD), (f"  {about}" if about else "", DIM))

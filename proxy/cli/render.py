@@ -23,6 +23,7 @@ __all__ = [
     "printable",
     "put",
     "size",
+    "unread_note",
 ]
 
 DIM = Style(dim=True)
@@ -41,6 +42,13 @@ def make_console() -> Console:
 def put(console: Console, *parts: str | tuple[str, Style], end: str = "\n") -> None:
     """Print a line of parts, each plain or with its style."""
     console.print(Text.assemble(*parts), end=end)
+
+
+def unread_note(count: int) -> str:
+    """That exchanges wait to be read, and what reads them."""
+    if count == 1:
+        return "1 exchange is not read yet; proxy-log index reads it."
+    return f"{count} exchanges are not read yet; proxy-log index reads them."
 
 
 def fit(text: str, width: int, *, keep_end: bool = False) -> str:

@@ -8,7 +8,7 @@ import click
 from rich.text import Text
 
 from proxy.cli.options import open_trace, read_config, with_trace
-from proxy.cli.render import DIM, NAME, WARN, make_console, printable
+from proxy.cli.render import DIM, NAME, WARN, make_console, printable, unread_note
 from proxy.store.search import Hit, Search
 
 
@@ -42,8 +42,7 @@ def search(*, words: tuple[str, ...], count: int, as_json: bool, trace: str | No
     if not hits:
         console.print(f"No message has {printable(wanted)!r}.")
     if unread:
-        verb = "is" if unread == 1 else "are"
-        console.print(Text(f"{unread} exchanges {verb} not read yet; proxy-log index reads them.", style=WARN))
+        console.print(Text(unread_note(unread), style=WARN))
 
 
 def _line(hit: Hit) -> Text:

@@ -46,7 +46,7 @@ def show(
     trace: str | None,
     config: Path | None,
 ) -> None:
-    """Show exchange ID: its heads, its bodies, its chunks with their times, and how it ended.
+    """Show exchange ID: what it means, its heads, its bodies, its chunks with their times, and how it ended.
 
     \b
     proxy-log show 41
@@ -58,6 +58,10 @@ def show(
     reading (decompressed, JSON indented, the text of streamed answers put together). In the list of chunks each line
     is one read from a socket, or one message of a WebSocket: when it came, how long after the one before, from which
     side, how many bytes, and how it begins.
+
+    "Reading" is what the bytes mean, once they are read (serve does that by itself, proxy-log index does it too): the
+    model, the parameters with where each came from, the messages, the answer, why it stopped. What the server
+    reported and what was measured here stand apart.
     """  # noqa: D301 - \b is click's mark
     with open_trace(read_config(config, trace=trace).trace_path) as opened:
         row = find(opened, number)

@@ -21,12 +21,12 @@ from proxy.read.json_fields import Fields, encode_json
 from proxy.read.openai_fields import tool_of
 from proxy.read.reader import Claim, RequestHead
 
-_PARAMETERS = {
+PARAMETERS = {
     **{name: name for name in ("temperature", "top_p", "top_k", "max_tokens", "stream", "tool_choice", "metadata")},
     **{name: name for name in ("service_tier", "container", "context_management", "inference_geo", "speed")},
     "stop_sequences": "stop",
 }
-_STOP_REASONS = {
+STOP_REASONS = {
     "end_turn": StopReason.STOP,
     "stop_sequence": StopReason.STOP_STRING,
     "max_tokens": StopReason.LENGTH,
@@ -68,8 +68,8 @@ class AnthropicMessages:
             call.messages.append(_message(role, message.raw("content"), f"messages[{index}].content"))
         _read_tools(call, body)
         for name in body.names():
-            if name in _PARAMETERS:
-                call.parameter(_PARAMETERS[name], body.raw(name), sent_as=name)
+            if name in PARAMETERS:
+                call.parameter(PARAMETERS[name], body.raw(name), sent_as=name)
         _read_thinking(call, body)
         body.known("cache_control", "betas")
 
@@ -177,7 +177,7 @@ def _read_message_delta(call: Call, body: Fields, at_us: int) -> None:
 def _read_stop(call: Call, fields: Fields) -> None:
     raw = fields.text("stop_reason")
     if raw:
-        call.stop(_STOP_REASONS.get(raw, StopReason.OTHER), raw)
+        call.stop(STOP_REASONS.get(raw, StopReason.OTHER), raw)
     found = fields.text("stop_sequence")
     if found is not None:
         call.stop_string = found

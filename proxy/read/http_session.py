@@ -76,15 +76,15 @@ class HttpReader:
         """It reads every HTTP exchange that the dialect claims."""
         self.name = dialect.name
         self.version = dialect.version
-        self._dialect = dialect
+        self.dialect = dialect
 
     def claims(self, head: RequestHead) -> Claim:
         """See `Reader`."""
-        return Claim.NO if head.is_websocket else self._dialect.claims(head)
+        return Claim.NO if head.is_websocket else self.dialect.claims(head)
 
     def open(self, head: RequestHead) -> "HttpSession":
         """See `Reader`."""
-        return HttpSession(self._dialect, head)
+        return HttpSession(self.dialect, head)
 
 
 class HttpSession:

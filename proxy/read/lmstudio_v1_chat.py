@@ -21,7 +21,7 @@ from proxy.read.lmstudio_v1_answer import ToolCall, read_invalid, read_result, r
 from proxy.read.openai_messages import media_part, part_of, parts_of
 from proxy.read.reader import Claim, RequestHead
 
-_PARAMETERS = {
+PARAMETERS = {
     **{name: name for name in ("temperature", "top_p", "top_k", "min_p", "repeat_penalty", "stream", "store")},
     "max_output_tokens": "max_tokens",
     "reasoning": "reasoning_effort",
@@ -57,8 +57,8 @@ class LMStudioV1Chat:
             call.messages.append(_input(body))
         _read_integrations(call, body)
         for name in body.names():
-            if name in _PARAMETERS:
-                call.parameter(_PARAMETERS[name], body.raw(name), sent_as=name, note=_NOTES.get(name))
+            if name in PARAMETERS:
+                call.parameter(PARAMETERS[name], body.raw(name), sent_as=name, note=_NOTES.get(name))
 
     def read_answer(self, call: Call, body: Fields, head: RequestHead) -> None:
         """See `Dialect`."""

@@ -46,4 +46,6 @@ class CallTotals:
         """Add it."""
         if self._sums:
             connection.executemany(_ADD_TOTAL, [(*key, *sums) for key, sums in self._sums.items()])
+            if any(sums[0] < 0 for sums in self._sums.values()):  # another model is said to have answered
+                connection.execute("DELETE FROM call_totals WHERE calls = 0")
             self._sums.clear()

@@ -34,7 +34,7 @@ _COLUMNS = (
     *("response_id", "previous_response_id", "details_id"),
 )
 _INSERT = f"INSERT INTO read_calls({', '.join(_COLUMNS)}) VALUES({', '.join('?' * len(_COLUMNS))})"
-_OLD = "SELECT id, seq FROM read_calls WHERE exchange_id = ?"
+_OLD = "SELECT seq, id, session_id FROM read_calls WHERE exchange_id = ?"
 _CONFIG = "INSERT OR REPLACE INTO model_configs VALUES(?, ?, ?, ?)"
 _PROBLEM = "INSERT INTO read_problems VALUES(?, ?, ?, ?, ?, ?, ?)"
 _COUNT_UNREAD = """
@@ -95,9 +95,9 @@ class ReadingRows:
     def put(self, read: Read) -> None:
         """Store what was read of one exchange, in place of what there was."""
         exchange_id = read.recording.id
-        old = self._take_away(exchange_id) if self._may_be_read_before(exchange_id) else {}
+        old, session_id = self._take_away(exchange_id) if self._may_be_read_before(exchange_id) else ({}, None)
         reader_id = self.reader_id(*read.reader) if read.reader is not None else None
-        of = self._of(read, reader_id) if reader_id is not None and read.readings else None
+        of = self._of(read, reader_id, session_id) if reader_id is not None and read.readings else None
         problem_seq = 0
         for seq, reading in enumerate(read.readings):
             call_id = old.get(seq) or self._new_id()
@@ -111,15 +111,16 @@ class ReadingRows:
             for problem in problems:
                 self._put_problem(exchange_id, call_id, problem_seq, problem)
                 problem_seq += 1
-            for path, count in reading.unread:
-                self._connection.execute(_COUNT_UNREAD, (of.reader_id, path, count, exchange_id))
+            if reading.unread and self._is_unread(exchange_id):
+                counted = [(of.reader_id, path, count, exchange_id) for path, count in reading.unread]
+                self._connection.executemany(_COUNT_UNREAD, counted)
         if read.failure is not None:
             self._put_problem(exchange_id, None, problem_seq, Problem("reader_failed", read.failure))
         if read.recording.end is not None:
             self._done.append((exchange_id, reader_id, read.failure))
 
-    def _of(self, read: Read, reader_id: int) -> "_Of":
-        session_id, tag = self._sessions.of(read.recording)
+    def _of(self, read: Read, reader_id: int, session_before: int | None) -> "_Of":
+        session_id, tag = self._sessions.of(read.recording, session_before)
         scope = self._sessions.scope(read.recording)
         places = Places(self._connection, read.request_parts), Places(self._connection, read.response_parts)
         return _Of(read.recording, reader_id, *places, session_id, tag, scope)
@@ -140,6 +141,11 @@ class ReadingRows:
             return False
         return True
 
+    def _is_unread(self, exchange_id: int) -> bool:
+        """Whether it ended, and its unread fields are not counted yet."""
+        query = "SELECT 1 FROM unread_exchanges WHERE exchange_id = ?"
+        return self._connection.execute(query, (exchange_id,)).fetchone() is not None
+
     def reader_id(self, name: str, version: int) -> int:
         """The id of a reader."""
         found = self._readers.get((name, version))
@@ -151,9 +157,10 @@ class ReadingRows:
             self._readers[name, version] = found
         return int(found)
 
-    def _take_away(self, exchange_id: int) -> dict[int, int]:
-        """Delete what was read of an exchange; gives the ids of its calls, which stay theirs."""
-        old = {seq: call_id for call_id, seq in self._connection.execute(_OLD, (exchange_id,))}
+    def _take_away(self, exchange_id: int) -> tuple[dict[int, int], int | None]:
+        """Delete what was read of an exchange; gives the ids of its calls and of its session, which stay theirs."""
+        rows = self._connection.execute(_OLD, (exchange_id,)).fetchall()
+        old = {seq: call_id for seq, call_id, _ in rows}
         if old:
             for row in self._connection.execute(_TOTALS_OF, (exchange_id,)).fetchall():
                 self._totals.add(row, -1)
@@ -161,7 +168,7 @@ class ReadingRows:
             gone = [(call_id,) for call_id in old.values()]
             self._connection.executemany("DELETE FROM model_configs WHERE call_id = ?", gone)
         self._connection.execute("DELETE FROM read_problems WHERE exchange_id = ?", (exchange_id,))
-        return old
+        return old, rows[0][2] if rows else None
 
     def _new_id(self) -> int:
         call_id = self._next_call

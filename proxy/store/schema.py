@@ -1,5 +1,6 @@
 """The trace file: made, migrated, opened. Its version is SQLite's `user_version`."""
 
+import errno
 import os
 import sqlite3
 from collections.abc import Callable
@@ -38,10 +39,7 @@ def open_for_writing(path: Path) -> sqlite3.Connection:
     if sqlite3.sqlite_version_info < MIN_SQLITE:
         raise TraceError(f"SQLite {sqlite3.sqlite_version} is too old; proxy-log needs 3.37 or newer")
     try:
-        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        if not os.fstat(file).st_size:
-            path.chmod(0o600)  # an empty file, as a mere look with sqlite3 leaves it
-        os.close(file)
+        _see_to_file(path)
     except OSError as error:
         raise TraceError(f"cannot open the trace {path}: {error.strerror}") from error
     connection = sqlite3.connect(path, isolation_level=None, timeout=1.0, cached_statements=256)
@@ -51,6 +49,23 @@ def open_for_writing(path: Path) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _see_to_file(path: Path) -> None:
+    """Make the file if there is none, and see to it that only its owner can read it.
+
+    One with content is never opened here: closing it would drop the locks that SQLite holds for this process's other
+    connections (https://www.sqlite.org/howtocorrupt.html, 2.2). Any foreign program that had a look at the trace would
+    then delete the write-ahead log that they are using.
+    """
+    if not path.exists():
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if not path.stat().st_size:
+        path.chmod(0o600)  # an empty file, as a mere look with sqlite3 leaves it
+    if not os.access(path, os.R_OK | os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:

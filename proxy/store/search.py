@@ -21,9 +21,12 @@ _MARKS = re.compile("[\u0300-\u036f\u0483-\u0487\u0591-\u05bd\u064b-\u065f\u1ab0
 _AT_ONCE = 400
 _MAX_TRIGRAMS = 24
 _MAX_TERMS = 600
+_HIGHEST = "\U0010ffff" * 3
+_BLOCK = 512
 _AROUND = 60
 
 _CANDIDATES = "SELECT rowid FROM message_search WHERE message_search MATCH ? AND rowid < ? ORDER BY rowid DESC LIMIT ?"
+_ALL = "SELECT id FROM read_messages WHERE id < ? ORDER BY id DESC LIMIT ?"
 _TERMS = "SELECT term FROM message_trigrams WHERE term >= ? AND term < ? LIMIT ?"
 _TEXTS = (
     "SELECT m.id, m.role, m.text, m.parts, m.first_call_id, c.exchange_id FROM messages m"
@@ -50,12 +53,13 @@ def folded(text: str) -> str:
     """Text without accents and case: what is compared."""
     if text.isascii():
         return text.lower()
-    return _MARKS.sub("", unicodedata.normalize("NFKD", text.casefold()))
+    # Some letters are found to be capitals only when they are decomposed, and some that are folded decompose.
+    return _MARKS.sub("", unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold()))
 
 
 def searchable(text: str) -> str:
     """What is indexed of a text."""
-    return folded(text).replace("\0", " ") + _PADDING
+    return _without_nul(folded(text)) + _PADDING
 
 
 class Search:
@@ -67,12 +71,11 @@ class Search:
     def find(self, words: str, limit: int = 20, *, before_id: int = 1 << 62) -> list[Hit]:
         """The newest messages that have `words` as they are written, case and accents aside; the newest first."""
         wanted = folded(words)
-        query = self._query(wanted)
         hits: list[Hit] = []
-        if query is None:
+        if not _can_be_stored(words) or (query := self._query(_without_nul(wanted))) is None:
             return hits
         while len(hits) < limit:
-            ids = [row[0] for row in self._connection.execute(_CANDIDATES, (query, before_id, _AT_ONCE))]
+            ids = self._candidates(query, before_id)
             if not ids:
                 break
             before_id = ids[-1]
@@ -82,13 +85,21 @@ class Search:
                     break
         return hits
 
+    def _candidates(self, query: str, before_id: int) -> list[int]:
+        """The newest messages that may have the words."""
+        if not query:
+            return [row[0] for row in self._connection.execute(_ALL, (before_id, _AT_ONCE))]
+        return [row[0] for row in self._connection.execute(_CANDIDATES, (query, before_id, _AT_ONCE))]
+
     def _query(self, wanted: str) -> str | None:
-        """FTS5's query for the candidates; None where nothing can be found."""
+        """FTS5's query for the candidates; None where nothing can be found, "" where it may be anywhere."""
         if not wanted.strip():
             return None
         if len(wanted) < 3:
-            upper = wanted[:-1] + chr(ord(wanted[-1]) + 1)
-            terms = [row[0] for row in self._connection.execute(_TERMS, (wanted, upper, _MAX_TERMS))]
+            found = self._connection.execute(_TERMS, (wanted, wanted + _HIGHEST, _MAX_TERMS + 1))
+            terms = [row[0] for row in found]
+            if len(terms) > _MAX_TERMS:  # what goes on in so many ways is not rare
+                return ""
             return " OR ".join(map(_quoted, terms)) or None
         trigrams = list(dict.fromkeys(wanted[at : at + 3] for at in range(len(wanted) - 2)))
         step = max(1, len(trigrams) // _MAX_TRIGRAMS)
@@ -127,17 +138,36 @@ def _texts(text: str | None, parts: str | None) -> Iterator[str]:
 
 def _original(text: str, at: int, size: int) -> tuple[int, int]:
     """Where a place of the folded text lies in the text itself: folding may change its length."""
-    if len(folded(text)) == len(text):
+    if text.isascii():
         return at, at + size
-    start = end = folded_so_far = 0
-    for index, one in enumerate(text):
+    begin = folded_so_far = 0
+    while (length := len(folded(text[begin : begin + _BLOCK]))) + folded_so_far <= at:
+        folded_so_far += length
+        begin += _BLOCK
+    start = end = begin
+    for index in range(begin, len(text)):
+        length = len(folded(text[index]))
         if folded_so_far <= at:
             start = index
-        if folded_so_far >= at + size:
+        if length and folded_so_far >= at + size:
             break
-        folded_so_far += len(folded(one))
+        folded_so_far += length
         end = index + 1
     return start, end
+
+
+def _without_nul(text: str) -> str:
+    """FTS5 takes NUL for the end of a text."""
+    return text.replace("\0", " ")
+
+
+def _can_be_stored(text: str) -> bool:
+    """Whether a text can be in the trace at all: lone surrogates cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _quoted(term: str) -> str:

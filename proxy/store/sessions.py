@@ -12,6 +12,7 @@ IDLE_US = 30 * 60 * 1_000_000
 
 _BY_CLIENT = "FROM read_sessions WHERE client = ? AND origin = ? AND name = ? ORDER BY last_at_us DESC LIMIT 1"
 _LATEST = f"SELECT id, last_at_us {_BY_CLIENT}"
+_IS_OF_CLIENT = "SELECT 1 FROM read_sessions WHERE id = ? AND origin = 'client' AND name = ?"
 _INSERT = "INSERT INTO read_sessions(name, origin, client, last_at_us) VALUES(?, ?, ?, ?)"
 _TOUCH = "UPDATE read_sessions SET last_at_us = max(last_at_us, ?) WHERE id = ?"
 
@@ -37,8 +38,8 @@ class Sessions:
         origin, name = self._name(recording)
         return f"{origin}\0{name}" if name else f"client\0{recording.client}"
 
-    def of(self, recording: Recording) -> tuple[int, str | None]:
-        """(id of the session, the client's tag)."""
+    def of(self, recording: Recording, before: int | None = None) -> tuple[int, str | None]:
+        """(id of the session, the client's tag); `before`: its session when it was read before, which it keeps."""
         tag = recording.head.field(TAG_FIELD) or None
         origin, name = self._name(recording)
         at_us = recording.started_at_us
@@ -47,6 +48,8 @@ class Sessions:
         else:
             origin = "client"
             name = client = f"{recording.client} {recording.head.field('user-agent')}".strip()
+            if before is not None and self._connection.execute(_IS_OF_CLIENT, (before, name)).fetchone():
+                return before, tag
         known = self._known.get((origin, name)) or self._stored(origin, name, client)
         if known is None or (origin == "client" and abs(at_us - known.last_at_us) > IDLE_US):
             session_id = self._connection.execute(_INSERT, (name, origin, client, at_us)).lastrowid

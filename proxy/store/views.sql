@@ -296,7 +296,8 @@ SELECT
     c.response_id,                              -- the server's id of the answer
     c.previous_response_id,                     -- of the answer it goes on from, on a server that keeps chats
     details.data AS details,                    -- JSON: what fits nowhere else
-    c.started_at_us                             -- microseconds since 1970 UTC; has an index
+    c.started_at_us,                            -- microseconds since 1970 UTC; has an index
+    c.session_id                                -- the id in sessions
 FROM read_calls c
 JOIN readers r ON r.id = c.reader_id
 LEFT JOIN read_sessions s ON s.id = c.session_id

@@ -11,6 +11,7 @@ import pytest
 from proxy.exchange import Outcome, Side
 from proxy.record.journal import Gap, Kind, Response
 from tests.cli.conftest import Run
+from tests.cli.conversations import ask, read, record_conversations, said
 from tests.cli.recording import ANSWER, CHAT, EVENTS, Recording
 
 MASKED = b'{"tools":[{"authorization":"secret"}]}'
@@ -185,3 +186,117 @@ def test_json_holds_everything(recorded: Recording, run: Run) -> None:
     ]
     assert found["gaps"] == []
     assert "chunks" not in json.loads(run("show", "1", "--json", "--no-chunks").stdout)
+
+
+# --- readings ---------------------------------------------------------------------------------------------------------
+
+
+def _reading(page: str) -> dict[str, list[str]]:
+    """The lines of the section "Reading" by what stands before them."""
+    found: dict[str, list[str]] = {}
+    label = ""
+    for line in page.partition("\nReading ")[2].partition("\n\nRequest ")[0].splitlines()[1:]:
+        label = line[:14].strip() or label
+        found.setdefault(label, []).append(line[14:])
+    return found
+
+
+def test_reading_tells_what_was_asked_and_answered(recorded: Recording, run: Run) -> None:
+    record_conversations(recorded)
+    read(recorded)
+    page = run("show", "7").stdout
+    assert "\nReading  call 7: chat by openai_chat, streamed\n" in page
+    reading = _reading(page)
+    assert reading["model"] == ["qwen3-4b, answered by qwen3-4b-q4_k_m"]
+    assert reading["label"] == ["new, conversation 7"]
+    (parameters,) = reading["parameters"]
+    assert "max_tokens=4 (request)" in parameters
+    assert "unknown" not in parameters, "only what somebody told"
+    assert reading["input"] == [
+        *("system     You are a poet.", "           You write in verses.", "           Be brief."),
+        "user       Write about the sea.",
+    ]
+    assert reading["answer"] == ["assistant  The sea is d\u00e9ep"]
+    assert reading["stopped"] == ["length (sent as 'length')"]
+
+
+def test_reading_keeps_reported_and_measured_apart(recorded: Recording, run: Run) -> None:
+    record_conversations(recorded)
+    read(recorded)
+    plain, streamed = _reading(run("show", "1").stdout), _reading(run("show", "7").stdout)
+    assert plain["reported"] == [
+        "tokens in 31, tokens out 12, tokens in all 43, first token after 0.125s, tok/s 61.2, generation 0.2s"
+    ]
+    assert plain["measured"] == ["first byte after 83ms, whole 85ms"]
+    assert streamed["reported"] == ["tokens in 20, tokens out 4, tokens in all 24"]
+    assert "tok/s 50.0" in streamed["measured"][0]
+
+
+def test_reading_tells_its_place_in_a_conversation(recorded: Recording, run: Run) -> None:
+    record_conversations(recorded)
+    read(recorded)
+    assert _reading(run("show", "3").stdout)["label"] == ["branch, goes on from call 1, conversation 1"]
+
+
+def test_reading_tells_errors_and_tool_calls(recorded: Recording, run: Run) -> None:
+    record_conversations(recorded)
+    read(recorded)
+    assert _reading(run("show", "8").stdout)["error"] == ["model_not_found: no model is loaded"]
+    asked, resulted = _reading(run("show", "5").stdout), _reading(run("show", "6").stdout)
+    assert asked["answer"] == ['assistant  weather({"city":"Paris"})']
+    assert resulted["input"][-1] == "tool       [tool result] 18 degrees, rain"
+
+
+def test_long_reading_is_cut_unless_all_is_wanted(recorded: Recording, run: Run) -> None:
+    texts = [f"Message {number}." for number in range(31)]
+    ask(recorded, said(*texts[:-1], "\n".join(map(str, range(100)))), "x" * 1000)
+    read(recorded)
+    short, whole = _reading(run("show", "1").stdout), _reading(run("show", "1", "--full").stdout)
+    assert short["input"][:2] == ["user       Message 0.", "19 messages more; --full shows them"]
+    assert short["input"][2] == "assistant  Message 20." or short["input"][2] == "user       Message 20."
+    assert short["input"][-1] == "           94 more lines; --full shows them"
+    assert short["answer"][0].endswith("x\u2026")
+    assert len(whole["input"]) == 130
+    assert whole["answer"] == ["assistant  " + "x" * 1000]
+
+
+def test_reading_of_what_is_no_call_is_told(recorded: Recording, run: Run) -> None:
+    exchange = recorded.open(b"GET /v1/models HTTP/1.1\r\nHost: a\r\n")
+    recorded.respond(exchange)
+    recorded.data(exchange, Side.UPSTREAM, b'{"object":"list","data":[{"id":"m","object":"model"}]}')
+    recorded.close(exchange)
+    read(recorded)
+    assert "\nReading  models by " in run("show", "1").stdout
+    (reading,) = json.loads(run("show", "1", "--json").stdout)["readings"]
+    assert reading["operation"] == "models"
+    assert "stop_reason" not in reading
+
+
+def test_exchange_that_is_not_read_has_no_reading(recorded: Recording, run: Run) -> None:
+    recorded.chat()
+    recorded.take_in()
+    assert "Reading" not in run("show", "1").stdout
+    assert json.loads(run("show", "1", "--json").stdout)["readings"] == []
+
+
+def test_json_has_readings(recorded: Recording, run: Run) -> None:
+    record_conversations(recorded)
+    read(recorded)
+    (reading,) = json.loads(run("show", "7", "--json").stdout)["readings"]
+    assert (reading["id"], reading["dialect"], reading["label"]) == (7, "openai_chat", "new")
+    assert [message["role"] for message in reading["messages"]] == ["system", "user"]
+    assert [message["text"] for message in reading["answers"]] == ["The sea is d\u00e9ep"]
+    assert {"max_tokens": 4}.items() <= {each["name"]: each["value"] for each in reading["parameters"]}.items()
+    assert all(each["origin"] == "request" for each in reading["parameters"])
+    (refused,) = json.loads(run("show", "8", "--json").stdout)["readings"]
+    assert [problem["detail"] for problem in refused["problems"]] == ["no model is loaded"]
+    (tools,) = json.loads(run("show", "5", "--json").stdout)["readings"]
+    assert tools["answers"][0]["parts"][0]["name"] == "weather"
+
+
+def test_foreign_text_in_a_reading_cannot_steer_the_terminal(recorded: Recording, run: Run) -> None:
+    evil = "\x1b[2J\x9b\u202e"
+    fields = {"model": evil, "stop": [evil], f"x{evil}": evil}
+    ask(recorded, [{"role": f"user{evil}", "content": evil}], {"role": "assistant", "content": evil}, **fields)
+    read(recorded)
+    assert not re.search("[\x1b\x9b\u202e]", run("show", "1", "--no-chunks").stdout)

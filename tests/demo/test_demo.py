@@ -5,6 +5,7 @@ import http.client
 import json
 import os
 import re
+import secrets
 import shlex
 import signal
 import socket
@@ -45,7 +46,7 @@ class DemoProcess:
         ignores_sigint: bool = False,
     ) -> None:
         self.trace = folder / "it's a trace.db"
-        self.mark = folder.name
+        self.mark = secrets.token_hex(8)  # folders of tests that run beside each other have the same name
         self._output = folder / "output.txt"
         self.url = f"http://localhost:{free_port()}"
         listen = ["--no-proxy"] if is_alone else ["--listen", urlsplit(self.url).netloc]

@@ -215,7 +215,8 @@ def test_does_not_accept(start_proxy: StartProxy) -> None:
             sock = waiting.enter_context(socket.socket())
             sock.setblocking(False)
             sock.connect_ex(address)
-        proxy = start_proxy({"forward": {"connect_timeout_s": 0.3}}, upstream_url=f"http://127.0.0.1:{address[1]}")
+        url = f"http://127.0.0.1:{address[1]}"
+        proxy = start_proxy({"forward": {"connect_timeout_s": 0.3}}, upstream_url=url)
         with RawClient(proxy.address) as client:
             started = time.monotonic()
             response = client.ask(GET)
@@ -223,11 +224,12 @@ def test_does_not_accept(start_proxy: StartProxy) -> None:
             _check_error(response, response.status, "lmstudio")
             assert response.status in (502, 504)
             assert proxy.exchange_of(client.id)["outcome"] in ("upstream_unreachable", "upstream_timeout")
-        with RawClient(proxy.address) as client:
+        patient = start_proxy({"forward": {"connect_timeout_s": 60.0}}, upstream_url=url, name="patient")
+        with RawClient(patient.address) as client:
             client.send(GET)
-            wait_until(lambda: proxy.exchanges_now(client.id), "it is under way")
+            wait_until(lambda: patient.exchanges_now(client.id), "it is under way")
             client.close()
-            assert proxy.exchange_of(client.id)["outcome"] == "client_gone"
+            assert patient.exchange_of(client.id)["outcome"] == "client_gone"
 
 
 @pytest.mark.through_proxy

@@ -28,7 +28,8 @@ class Tape:
     version = 1
 
     def __init__(self) -> None:
-        self.body, self.complete_us = b"", None
+        self.body = b""
+        self.complete_us: int | None = None
         self.response_head: ResponseHead | None = None
         self.first_byte_us: int | None = None
         self.reads: list[tuple[int, bytes]] = []

@@ -177,7 +177,7 @@ def _default(field: "dataclasses.Field[Any]") -> Any:
 
 
 def _filled(values: dict[str, Json]) -> dict[str, Json]:
-    return {name: value for name, value in values.items() if value or value == 0 and value is not False}
+    return {name: value for name, value in values.items() if value or (value == 0 and value is not False)}
 
 
 def _layout(stored: dict[str, Json]) -> str:

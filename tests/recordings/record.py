@@ -1,4 +1,4 @@
-"""Records the cases anew: real clients, a real `proxy-log serve`, and behind it the lookalike or llama.cpp's own server.
+"""Records the cases anew: real clients, a real `proxy-log serve`, behind it the lookalike or llama.cpp's own server.
 
 `python -m tests.recordings.record FOLDER [--node CLIENTS] [SCENE ...]`; `CLIENTS` is a folder in which the packages of
 `tests/demo/clients/node/package.json` are installed. Cases that are there are written anew.
@@ -504,13 +504,13 @@ def _record(scene: Scene, proxy: ProxyProcess, place: Place, folder: Path) -> No
     rows = proxy.query("SELECT max(id) FROM exchanges")
     before = rows[0][0] or 0 if rows else 0
     scene.play(place)
-    sql = "SELECT id, path, outcome FROM exchanges WHERE id > ? ORDER BY id"
-    seen: list[int] = []
+    sql = "SELECT id, forwarded_path, outcome FROM exchanges WHERE id > ? ORDER BY id"
 
     def has_ended() -> bool:
         rows = proxy.query(sql, before)
-        seen.append(len(rows))  # a client's last socket may still be on its way into the trace
-        return all(row["outcome"] for row in rows) and seen.count(len(rows) or -1) > 40
+        paths = [row["forwarded_path"] for row in rows]
+        is_all = all(paths.count(path) >= len(names) for path, names in scene.keep.items())
+        return is_all and all(row["outcome"] for row in rows)
 
     wait_until(has_ended, "the exchanges have ended", _SLOW_S)
     names = {path: list(cases) for path, cases in scene.keep.items()}

@@ -39,13 +39,13 @@ def test_a_history_that_is_sent_again_adds_only_its_end(made: Traffic) -> None:
 
 
 def test_a_long_text_is_not_stored_beside_the_body_that_holds_it(made: Traffic) -> None:
-    """Of a body in several parts that is so from its second element on; the first one shares its part with the rest."""
+    """Of a body in several parts from its second element on: the first one shares its part with what is before."""
     made.chat(turns(LONG), f"a {LONG}")
-    made.chat(turns("short", f"b {LONG}", f"c {LONG}", f"d {LONG}"), "short too")
+    made.chat(turns("s" * 100, f"b {LONG}", f"c {LONG}", f"d {LONG}"), "short too")
     made.read()
     stored = made.rows("SELECT text, path FROM read_messages ORDER BY id")
-    long = (LONG, f"a {LONG}", "short", f"b {LONG}", f"c {LONG}", f"d {LONG}", "short too")
-    assert [text for text, _ in stored] == [text if len(text) < 100 else None for text in long]
+    long = (LONG, f"a {LONG}", "s" * 100, f"b {LONG}", f"c {LONG}", f"d {LONG}", "short too")
+    assert [text for text, _ in stored] == [text if len(text) <= 100 else None for text in long]
     assert [path is None for _, path in stored] == [text is not None for text, _ in stored]
     assert made.values("SELECT text FROM messages ORDER BY id") == list(long)
 

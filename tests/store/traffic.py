@@ -94,6 +94,12 @@ class Traffic:
         self.connection.close()
         self.indexer.close()
 
+    def change(self, sql: str) -> None:
+        """Let somebody else write to the trace."""
+        connection = sqlite3.connect(self.trace, isolation_level=None)
+        connection.execute(sql)
+        connection.close()
+
     # --- what happened ------------------------------------------------------------------------------------------------
 
     def exchange(
@@ -194,9 +200,7 @@ class Traffic:
 
 
 @contextlib.contextmanager
-def traffic(
-    trace: Path, settings: IndexSettings = UNCOUNTED, registry: Registry | None = None
-) -> Iterator[Traffic]:
+def traffic(trace: Path, settings: IndexSettings = UNCOUNTED, registry: Registry | None = None) -> Iterator[Traffic]:
     """Traffic that is let go of in the end."""
     with recording(trace) as made:
         made.take_in()
