@@ -11,6 +11,8 @@ from proxy.cli.render import printable
 SHORT_CHARACTERS = 500
 """More of a text than any line has."""
 JSON_COLUMNS = ("answer_parts", "stats", "model_info", "runtime", "output_schema", "details")
+_MAX_ID = (1 << 63) - 1
+"""What SQLite counts to."""
 _LATEST = "SELECT * FROM calls WHERE id IN (SELECT id FROM calls ORDER BY id DESC LIMIT ?) ORDER BY id"
 _OF_THREAD = "SELECT * FROM calls WHERE thread_id = (SELECT thread_id FROM calls WHERE id = ?) ORDER BY id"
 _LAST_PARTS = "SELECT parts FROM call_messages WHERE call_id = ? AND NOT is_answer ORDER BY position DESC LIMIT 1"
@@ -64,7 +66,7 @@ def latest_calls(connection: sqlite3.Connection, count: int) -> list[CallRow]:
 
 def calls_of_thread(connection: sqlite3.Connection, call_id: int) -> list[CallRow]:
     """All calls of the conversation that a call is part of, oldest first."""
-    return list(_rows(connection, _OF_THREAD, call_id))
+    return list(_rows(connection, _OF_THREAD, min(call_id, _MAX_ID)))
 
 
 def _rows(connection: sqlite3.Connection, query: str, value: int) -> Iterator[CallRow]:

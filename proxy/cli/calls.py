@@ -18,7 +18,7 @@ from proxy.errors import ProxyLogError
 @click.option("-n", "count", type=click.IntRange(1, 1_000_000), default=20, show_default=True, help="How many to list.")
 @click.option(
     "--thread",
-    type=click.IntRange(1, (1 << 62) - 1),
+    type=click.IntRange(min=1),
     metavar="ID",
     help="The conversation that call ID is part of, as a tree.",
 )
@@ -42,6 +42,8 @@ def calls(*, count: int, thread: int | None, as_json: bool, trace: str | None, c
     regenerate   the same input again         retry            the same after a failure
     branch       another turn at that place   continue_answer  the model goes on with its own answer
     tool_round   brings the results of tools
+
+    Where the terminal is narrow they are cont., regen., extend and tool.
     """  # noqa: D301 - \b is click's mark
     with open_trace(read_config(config, trace=trace).trace_path) as opened:
         connection = opened.connection

@@ -20,6 +20,7 @@ class _View:
     """The columns to begin with, where there are many."""
 
 
+# No facets for views that have many rows for each call: counting them takes too long where there are many calls.
 VIEWS = {
     "calls": _View(
         ("operation", "dialect", "model_answered", "label", "stop_reason"),
@@ -43,10 +44,7 @@ VIEWS = {
     "readings": _View(("operation", "dialect"), "id"),
     "messages": _View(("role",), "id"),
     "threads": _View(("model",), "id"),
-    "call_messages": _View(("role", "is_answer")),
-    "call_parameters": _View(("name", "origin")),
     "tool_calls": _View(("tool",)),
-    "token_counts": _View(("what", "counter")),
     "problems": _View(("severity", "kind")),
     "gaps": _View((), "id"),
     "sessions": _View(("origin",), "id"),
@@ -96,12 +94,10 @@ ORDER BY id""",
     ),
     "input_of_a_call": Query(
         "All that went in and came out",
-        "Every message of a call, the answer at the end; without a number, of the last call.",
+        "Every message of the call whose id you give, the answer at the end.",
         """
 SELECT position, CASE WHEN is_answer THEN 'answer' ELSE 'input' END AS side, role, text, parts, tiktoken_tokens
-FROM call_messages
-WHERE call_id = CASE WHEN :call_id = '' THEN (SELECT max(id) FROM calls) ELSE CAST(:call_id AS INTEGER) END
-ORDER BY position""",
+FROM call_messages WHERE call_id = CAST(:call_id AS INTEGER) ORDER BY position""",
     ),
     "conversations": Query(
         "Conversations",

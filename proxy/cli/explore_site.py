@@ -27,7 +27,7 @@ NAME = "trace"
 """The database's name in addresses, whatever its file is called."""
 SETTINGS = {
     "default_page_size": 50,
-    "sql_time_limit_ms": 10_000,
+    "sql_time_limit_ms": 5_000,
     "facet_time_limit_ms": 3_000,
     "suggest_facets": False,  # it would count every column of every view
     "default_cache_ttl": 0,  # the trace grows

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 from filelock import FileLock, Timeout
+from rich.console import Console
 from rich.progress import Progress
 
 from proxy.cli.options import read_config, with_trace
@@ -81,7 +82,8 @@ def _run(indexer: Indexer, file: Path, *, is_quiet: bool) -> int:
     (waiting,) = connection.execute("SELECT count(*) FROM unread_exchanges").fetchone()
     connection.close()
     count = 0
-    with Progress(transient=True, disable=is_quiet) as progress:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=is_quiet or not console.is_terminal) as progress:
         task = progress.add_task("reading", total=waiting)
         while read := indexer.run_once():
             count += read

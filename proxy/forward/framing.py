@@ -27,7 +27,7 @@ _RESPONSE_HEAD = re.compile(_STATUS_LINE + _FIELD_LINES)
 _BARE_LF = re.compile(rb"(?<!\r)\n")
 _ACTED_ON = re.compile(
     rb"(?i)\r\n(connection|keep-alive|proxy-connection|te|upgrade|http2-settings|transfer-encoding|content-length"
-    rb"|host|origin|access-control-[a-z-]+)(:[ \t]*)([^\r]*)"
+    rb"|host|origin|access-control-[a-z-]+|x-proxy-log-(?:session|tag))(:[ \t]*)([^\r]*)"
 )
 _DIGITS = re.compile(rb"[0-9]{1,18}")
 _EMPTY_LINE = b"\r\n\r\n"

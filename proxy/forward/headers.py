@@ -20,8 +20,8 @@ _NO_FIELD_NAMES = frozenset((b"close", b"keep-alive", b"upgrade", b"host", b"con
 def forwarded_request(head: RequestHead, target: bytes, authority: bytes, *, is_upgrade: bool) -> bytes:
     """The request's head as it goes to the upstream: its own target and Host.
 
-    Fields for this hop and those for the proxy are dropped; an upgrade keeps its `Connection` and `Upgrade`. An HTTP/1.0
-    request without Host gets one.
+    Fields for this hop and those for the proxy are dropped; an upgrade keeps its `Connection` and `Upgrade`. An
+    HTTP/1.0 request without Host gets one.
     """
     before = head.parts[0]
     if target is not head.target:

@@ -375,14 +375,17 @@ CREATE VIEW call_parameters AS
 SELECT
     c.id AS call_id,                            -- the id in calls
     json_extract(p.value, '$[0]') AS name,      -- one name for one setting, whatever the dialect calls it
-    json_extract(p.value, '$[1]') AS value,     -- arrays and objects as JSON; NULL: off, or not known
+    CASE json_type(p.value, '$[1]') WHEN 'true' THEN 'true' WHEN 'false' THEN 'false'
+        ELSE json_extract(p.value, '$[1]') END AS value,    -- arrays and objects as JSON; NULL: off, or not known
     json_extract(p.value, '$[2]') AS origin,    -- 'request', 'preset', 'model_default', 'effective', 'server', 'unknown'
     json_extract(p.value, '$[3]') AS sent_as,   -- the dialect's name, where it is another
     json_extract(p.value, '$[4]') AS note,      -- why it is ignored or unknown, and what else is to be known
     json_extract(p.value, '$[5]') AS is_ignored -- the server is known to ignore it
 FROM read_calls c JOIN read_values v ON v.id = c.parameters_id, json_each(v.data) p
 UNION ALL
-SELECT c.id, json_extract(p.value, '$[0]'), json_extract(p.value, '$[1]'), 'model_default',
+SELECT c.id, json_extract(p.value, '$[0]'),
+    CASE json_type(p.value, '$[1]') WHEN 'true' THEN 'true' WHEN 'false' THEN 'false'
+        ELSE json_extract(p.value, '$[1]') END, 'model_default',
     json_extract(p.value, '$[3]'), 'the last base configuration that was recorded before the call', 0
 FROM read_calls c
 JOIN read_values v ON v.id = (SELECT g.parameters_id FROM model_configs g
@@ -421,16 +424,17 @@ UNION ALL
 SELECT c.id, 'input', 'tiktoken:' || s.value, NULL,
     (SELECT sum(m.tiktoken_tokens) FROM json_each(c.input) i
         JOIN read_messages m ON m.id BETWEEN json_extract(i.value, '$[0]') AND json_extract(i.value, '$[1]'))
-FROM read_calls c, read_settings s WHERE c.is_call AND s.name = 'encoding' AND c.input IS NOT NULL
+FROM read_calls c, read_settings s
+WHERE c.is_call AND s.name = 'encoding' AND s.value <> 'off' AND c.input IS NOT NULL
 UNION ALL
 SELECT c.id, 'output', 'tiktoken:' || s.value, c.answer_id, m.tiktoken_tokens
 FROM read_calls c JOIN read_messages m ON m.id = c.answer_id, read_settings s
-WHERE c.is_call AND s.name = 'encoding'
+WHERE c.is_call AND s.name = 'encoding' AND s.value <> 'off'
 UNION ALL
 SELECT c.id, 'message', 'tiktoken:' || s.value, m.id, m.tiktoken_tokens
 FROM read_calls c, json_each(c.input) i
 JOIN read_messages m ON m.id BETWEEN json_extract(i.value, '$[0]') AND json_extract(i.value, '$[1]'), read_settings s
-WHERE c.is_call AND s.name = 'encoding'
+WHERE c.is_call AND s.name = 'encoding' AND s.value <> 'off'
 UNION ALL
 SELECT c.id, 'message', 'server:' || t.model, t.message_id, t.tokens
 FROM read_calls c, json_each(c.input) i

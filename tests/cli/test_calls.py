@@ -103,11 +103,12 @@ def test_thread_of_json_is_that_conversation(recorded: Recording, run: Run) -> N
     assert [(call["id"], call["parent_id"]) for call in found] == [(5, None), (6, 5)]
 
 
-def test_thread_that_is_not_there_is_an_error(recorded: Recording, run: Run) -> None:
+@pytest.mark.parametrize("call", ["7", str(10**30)])
+def test_thread_that_is_not_there_is_an_error(recorded: Recording, run: Run, call: str) -> None:
     read(recorded)
-    result = run("calls", "--thread", "7")
+    result = run("calls", "--thread", call)
     assert result.exit_code == 1
-    assert result.stderr == "Error: no conversation has a call 7; proxy-log calls lists the calls there are\n"
+    assert result.stderr == f"Error: no conversation has a call {call}; proxy-log calls lists the calls there are\n"
 
 
 def test_empty_and_unread_traces_say_so(recorded: Recording, run: Run) -> None:

@@ -1,8 +1,11 @@
 """What of a request's head reaches the upstream: everything, to the byte, but what belongs to one connection."""
 
+import json
+
 import pytest
 
 from tests.conftest import Wire
+from tests.proxy_process import wait_until
 from tests.raw_server import answer, length_response
 from tests.raw_socket import HOP_BY_HOP
 
@@ -161,3 +164,23 @@ def test_no_field_of_one_connection_only_is_ever_sent_to_the_upstream(wire: Wire
     for first in (b"Connection: close\r\n", b"Connection: keep-alive\r\n", b""):
         wire.ask(b"GET / HTTP/1.1\r\nHost: h\r\n" + first + b"\r\n")
         assert not {name.lower() for name, _ in wire.upstream.request.head.fields} & HOP_BY_HOP
+
+
+@pytest.mark.through_proxy
+def test_a_clients_word_to_the_proxy_is_recorded_and_does_not_reach_the_upstream(wire: Wire) -> None:
+    proxy = wire.proxy
+    assert proxy
+    client = wire.connect()
+    body = b'{"model":"m","messages":[{"role":"user","content":"hi"}]}'
+    client.ask(
+        b"POST /v1/chat/completions HTTP/1.1\r\nHost: h\r\nX-Proxy-Log-Session: homework\r\nX-Kept: 1\r\n"
+        b"x-proxy-log-TAG: first try\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+    )
+    assert [name for name, _ in wire.upstream.request.head.fields] == [b"Host", b"X-Kept", b"Content-Length"]
+    row = wire.exchange_of(client)
+    assert ["X-Proxy-Log-Session", "homework"] in json.loads(row["request_headers"])
+    assert ["x-proxy-log-TAG", "first try"] in json.loads(row["request_headers"])
+    assert "homework" not in row["forwarded_headers"]
+    sql = "SELECT session, tag FROM calls WHERE exchange_id = ?"
+    (call,) = wait_until(lambda: proxy.query(sql, row["id"]), "the call is read")
+    assert tuple(call) == ("homework", "first try")

@@ -145,7 +145,7 @@ def test_a_text_with_a_lone_surrogate_is_kept_as_far_as_can_be(made: Traffic) ->
 
 def test_the_texts_of_other_dialects_read_back_too(made: Traffic) -> None:
     told = {"output": [{"type": "message", "content": f"answer {LONG}"}], "model_instance_id": "m", "stats": {}}
-    body = {"model": "m", "system_prompt": f"system {LONG}", "input": f"input {LONG}"}
+    body: dict[str, Any] = {"model": "m", "system_prompt": f"system {LONG}", "input": f"input {LONG}"}
     v1 = made.exchange("/api/v1/chat", as_json(body), pretty(told))
     content = [{"type": "output_text", "text": f"answer {LONG}"}]
     told = {"id": "r", "status": "completed", "output": [{"type": "message", "role": "assistant", "content": content}]}

@@ -223,8 +223,7 @@ def test_a_gap_in_the_recording_is_a_problem_of_the_reading(made: Traffic) -> No
 
 
 def test_fields_that_no_reader_knows_are_counted(made: Traffic) -> None:
-    for _ in range(3):
-        last = made.chat(turns("hi"), more={"shininess": 9}, told={"mood": "good"})
+    *_, last = [made.chat(turns("hi"), more={"shininess": 9}, told={"mood": "good"}) for _ in range(3)]
     made.chat(turns("hi"))
     made.read()
     sql = "SELECT exchange_id, detail, count FROM problems WHERE kind = 'unread_field' ORDER BY detail"

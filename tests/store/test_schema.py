@@ -26,7 +26,15 @@ VIEWS = (
 )
 READING_TABLES = (
     *("message_trigrams", "message_search", "read_problems", "unread_fields", "model_configs", "read_calls"),
-    *("read_messages", "read_values", "read_sessions", "call_totals", "server_token_counts", "read_settings", "reading_attempts"),
+    *(
+        "read_messages",
+        "read_values",
+        "read_sessions",
+        "call_totals",
+        "server_token_counts",
+        "read_settings",
+        "reading_attempts",
+    ),
     *("read_exchanges", "unread_exchanges", "readers"),
 )
 
