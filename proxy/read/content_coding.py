@@ -9,6 +9,8 @@ from typing import Protocol
 
 MAX_DECODED_BYTES = 1 << 28
 """More is not read: a few KB can claim to be gigabytes."""
+_SLICE_BYTES = 4096
+"""So much is inflated at once: zlib copies what stands behind each gzip file's end, and there may be many files."""
 
 
 class Decoder(Protocol):
@@ -54,15 +56,18 @@ class Inflate:
         self.problem = ""
         self._inflate = zlib.decompressobj(wbits)
         self._may_be_raw = wbits == zlib.MAX_WBITS
-        self._first = b""  # bytes out of which nothing came yet: they may have to be read again as raw deflate
+        self._first: list[bytes] = []  # out of which nothing came yet: they may have to be read again as raw deflate
         self._size = 0
 
     def feed(self, data: bytes) -> bytes:
         """The inflated bytes; none after a problem."""
+        return b"".join([self._feed(data[at : at + _SLICE_BYTES]) for at in range(0, len(data), _SLICE_BYTES)])
+
+    def _feed(self, data: bytes) -> bytes:
         if self.problem:
             return b""
         if self._may_be_raw:
-            self._first += data
+            self._first.append(data)
         before = self._inflate.copy()
         try:
             inflated = self._inflated(data)
@@ -72,7 +77,7 @@ class Inflate:
                 return _up_to_error(before, data)
             self._may_be_raw = False
             self._inflate = zlib.decompressobj(-zlib.MAX_WBITS)
-            return self.feed(self._first)
+            return self.feed(b"".join(self._first))
         self._may_be_raw = self._may_be_raw and not inflated
         self._size += len(inflated)
         if self._size > MAX_DECODED_BYTES:

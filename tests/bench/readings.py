@@ -1,7 +1,7 @@
 """Speed and size of readings: `python -m tests.bench.readings [EXCHANGES]` prints each figure beside what it must be.
 
-Exchanges go through the journal and ingest, as a front would have written them, and are read by the indexer. A million
-(the default is 100,000) takes a quarter of an hour.
+Exchanges (100,000 unless told otherwise) go through the journal and ingest, as a front would have written them, and are
+read by the indexer. For the questions they are multiplied to a million by SQL, each copy with texts of its own.
 """
 
 import random
@@ -17,12 +17,14 @@ import msgspec
 from proxy.indexer import Indexer, IndexSettings
 from proxy.store.search import Search
 from proxy.store.trace import Trace
-from tests.bench.store import WORDS, take_in, told
+from tests.bench.store import WORDS, multiply, take_in, told
 from tests.store.journal_builder import Journal
 
 TURNS = 5
 """Of each conversation."""
 _AT_ONCE = 5000
+QUESTIONS_AT = 1_000_000
+"""How many exchanges there are when questions are asked."""
 
 
 def main(exchanges: int) -> None:
@@ -43,7 +45,74 @@ def main(exchanges: int) -> None:
         size = _bytes(trace) - before
         told("disk of readings and search index, x the texts of calls", f"{size / described:.2f}", "1.5")
         told("  the same, x each text once", f"{size / unique:.2f}")
-        _ask(trace, exchanges)
+        times = max(1, QUESTIONS_AT // exchanges)
+        _multiply(trace, exchanges, times)
+        _ask(trace, exchanges * times)
+
+
+def _multiply(trace: Path, count: int, times: int) -> None:
+    """So many times the same calls, each copy later by an hour and with other words in its texts."""
+    multiply(trace, count, times)
+    connection = sqlite3.connect(trace)
+    (messages,) = connection.execute("SELECT max(id) FROM read_messages").fetchone()
+    connection.execute(
+        "CREATE TEMP TABLE step AS WITH RECURSIVE s(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM s)"
+        f" SELECT n FROM s LIMIT {times - 1}"
+    )
+    _copy(
+        connection,
+        "read_messages",
+        messages,
+        {
+            "id": f"id + n * {messages}",
+            "digest": "randomblob(16)",
+            "first_call_id": f"first_call_id + n * {count}",
+            "text": "text || ' copy' || n",
+            "blob_id": "NULL",
+            "path": "NULL",
+        },
+        source="messages_whole",
+    )
+    _copy(
+        connection,
+        "read_calls",
+        count,
+        {
+            "id": f"id + n * {count}",
+            "exchange_id": f"exchange_id + n * {count}",
+            "started_at_us": "started_at_us + n * 3600000000",
+            "thread_id": f"thread_id + n * {count}",
+            "parent_id": f"parent_id + n * {count}",
+            "input_key": "input_key + n",
+            "output_key": "output_key + n",
+            "input": f"json_array(json_array(json_extract(input, '$[0][0]') + n * {messages},"
+            f" json_extract(input, '$[#-1][1]') + n * {messages}))",
+            "answer_id": f"answer_id + n * {messages}",
+            "response_id": "response_id || '-' || n",
+        },
+    )
+    connection.execute(
+        "INSERT INTO message_search(rowid, text) SELECT id, lower(text) || '  ' FROM read_messages WHERE id > ?",
+        (messages,),
+    )
+    connection.execute(f"UPDATE call_totals SET calls = calls * {times}")
+    connection.commit()
+    connection.close()
+
+
+def _copy(
+    connection: sqlite3.Connection, table: str, until: int, changed: dict[str, str], source: str | None = None
+) -> None:
+    columns = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
+    chosen = ", ".join(changed.get(name, name) for name in columns)
+    if source is not None:  # the texts that bodies hold, too
+        connection.execute(
+            f"CREATE TEMP TABLE {source} AS SELECT r.*, m.text AS whole FROM read_messages r JOIN messages m USING (id)"
+        )
+        chosen = chosen.replace("text ||", "whole ||")
+    connection.execute(
+        f"INSERT INTO {table} SELECT {chosen} FROM step, {source or table} WHERE id <= {until} ORDER BY n, id"
+    )
 
 
 def _record(trace: Path, exchanges: int) -> tuple[int, int]:
@@ -91,8 +160,10 @@ def _ask(trace: Path, exchanges: int) -> None:
     with Trace.open(trace) as opened:
         ask = opened.connection.execute
         (last_us,) = ask("SELECT max(started_at_us) FROM read_calls").fetchone()
-        (word,) = ask("SELECT answer FROM calls WHERE id = ?", (exchanges // 2,)).fetchone()
-        rare = word.rpartition(" ")[2]
+        (word,) = ask("SELECT answer FROM calls WHERE id = 500").fetchone()
+        rare = (
+            f"{word.rpartition(' ')[2]} copy{exchanges // 100_000}" if exchanges > 100_000 else word.rpartition(" ")[2]
+        )
         search = Search(opened.connection)
         hour = (
             "SELECT id, label, model_answered, stop_reason, measured_ttft_ms, answer FROM calls WHERE started_at_us > ?"

@@ -934,8 +934,8 @@ class TestFiles:
             async with connected(server, "files") as socket:
                 identifiers = []
                 for text in ("Grass is green.", "The sky is blue today."):
-                    parameter = {"name": "a.txt", "contentBase64": base64.b64encode(text.encode()).decode()}
-                    identifiers.append((await socket.result("uploadFileBase64", parameter))["identifier"])
+                    upload = {"name": "a.txt", "contentBase64": base64.b64encode(text.encode()).decode()}
+                    identifiers.append((await socket.result("uploadFileBase64", upload))["identifier"])
                 config = {"fields": [{"key": "retrieval.limit", "value": 1}]}
                 parameter = {"query": "The sky is blue", "fileIdentifiers": identifiers, "config": config}
                 got = await socket.channel("retrieve", parameter)

@@ -390,7 +390,7 @@ def test_channel_number_in_use_is_warned_about_and_free_again_afterwards() -> No
         async with connected(server, "llm") as socket:
             await socket.send(create)
             await socket.send(create)
-            frames = []
+            frames: list[dict[str, Any]] = []
             while not frames or frames[-1]["type"] != "channelClose":
                 frames.append(await socket.receive())
             warnings = [frame for frame in frames if frame["type"] == "communicationWarning"]
