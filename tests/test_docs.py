@@ -225,7 +225,8 @@ def _record(made: Recording) -> None:
     made.gap(tunnel, Gap(made.now_ns, 0, 1, 10, 0, reason="more than record.memory_bytes waited for the disk"))
     cut = made.begin_stream()
     made.close(cut, Outcome.INTERRUPTED, "the proxy ended before the exchange did")
-    made.chat(CHAT, ANSWER)
+    for _ in range(3):
+        made.chat(CHAT, ANSWER)
     made.take_in()
 
 

@@ -201,20 +201,20 @@ WITH by_exchange AS (
 ), names AS (SELECT model FROM by_exchange UNION SELECT model FROM by_call)
 SELECT
     n.model,                                    -- as requests name it, or as answers do
-    coalesce(e.exchanges, 0) AS exchanges,      -- how many requests named it
-    coalesce(e.completed, 0) AS completed,      -- with this outcome
-    coalesce(e.failed, 0) AS failed,            -- with any other outcome
-    coalesce(e.request_bytes, 0) AS request_bytes,      -- of all bodies together
-    coalesce(e.response_bytes, 0) AS response_bytes,    -- the same of the responses
-    e.duration_us / 1000.0 / e.exchanges AS mean_duration_ms,   -- from first byte to end
-    coalesce(c.calls, 0) AS calls,              -- calls that it answered (or was asked in, where nobody answered)
-    coalesce(c.failed_calls, 0) AS failed_calls,        -- of these, with an error from the server
-    c.input_tokens,                             -- as reported, of all calls together
-    c.output_tokens,                            -- the same of the answers
-    c.tokens_per_second / nullif(c.reported_speeds, 0) AS mean_reported_tokens_per_second, -- of calls that tell it
-    c.ttft_us / 1000.0 / nullif(c.measured_ttfts, 0) AS mean_measured_ttft_ms,  -- of streamed calls
-    c.measured_tokens_per_second / nullif(c.measured_speeds, 0) AS mean_measured_tokens_per_second -- of these
-FROM names n LEFT JOIN by_exchange e ON e.model = n.model LEFT JOIN by_call c ON c.model = n.model;
+    coalesce(x.exchanges, 0) AS exchanges,      -- how many requests named it
+    coalesce(x.completed, 0) AS completed,      -- with this outcome
+    coalesce(x.failed, 0) AS failed,            -- with any other outcome
+    coalesce(x.request_bytes, 0) AS request_bytes,      -- of all bodies together
+    coalesce(x.response_bytes, 0) AS response_bytes,    -- the same of the responses
+    x.duration_us / 1000.0 / x.exchanges AS mean_duration_ms,   -- from first byte to end
+    coalesce(y.calls, 0) AS calls,              -- calls that it answered (or was asked in, where nobody answered)
+    coalesce(y.failed_calls, 0) AS failed_calls,        -- of these, with an error from the server
+    y.input_tokens,                             -- as reported, of all calls together
+    y.output_tokens,                            -- the same of the answers
+    y.tokens_per_second / nullif(y.reported_speeds, 0) AS mean_reported_tokens_per_second, -- of calls that tell it
+    y.ttft_us / 1000.0 / nullif(y.measured_ttfts, 0) AS mean_measured_ttft_ms,  -- of streamed calls
+    y.measured_tokens_per_second / nullif(y.measured_speeds, 0) AS mean_measured_tokens_per_second -- of these
+FROM names n LEFT JOIN by_exchange x ON x.model = n.model LEFT JOIN by_call y ON y.model = n.model;
 
 -- Messages, each once however often it was sent. Answers are messages, too.
 CREATE VIEW messages AS
