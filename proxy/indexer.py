@@ -256,6 +256,7 @@ class Indexer:
                 connection.execute("BEGIN IMMEDIATE")
                 while waiting and time.monotonic() - began < WRITE_S:
                     self._rows.put(waiting.pop())
+                    give_way()
                 self._rows.write()
                 is_done = not waiting
                 if is_done:

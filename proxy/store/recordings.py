@@ -13,6 +13,7 @@ from proxy.exchange import Side
 from proxy.meaning import Reading
 from proxy.read.reader import End, Reader, RequestHead, ResponseHead
 from proxy.store.chunks import ChunkRow, read_chunks
+from proxy.store.courtesy import STEP, give_way
 
 _COLUMNS = (
     "e.id, e.kind, e.client, e.upstream, e.started_at_us, e.method, e.forwarded_target, e.target, e.status,"
@@ -130,8 +131,10 @@ class Recordings:
             for _, data in response:
                 session.data(at_us, data)
         elif recording.response_bytes:
-            for chunk in read_chunks(self._connection, recording.id, Side.UPSTREAM):
+            for number, chunk in enumerate(read_chunks(self._connection, recording.id, Side.UPSTREAM)):
                 session.data(chunk.at_us, chunk.data or b"")
+                if not number % STEP:
+                    give_way()
         return session.readings(recording.end)
 
     def _by_time(self, exchange_id: int) -> Iterator[ChunkRow]:

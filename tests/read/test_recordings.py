@@ -43,7 +43,7 @@ def test_no_case_holds_a_secret_or_a_path_of_the_machine_it_was_made_on() -> Non
     for path in FILES:
         case = load(path)
         assert "/home/" not in (text := path.read_text(encoding="utf-8")), path
-        assert "/root/" not in text, path
+        assert f"{Path.home()}/" not in text, path
         assert "/tmp/" not in text, path
         secrets = [value for name, value in case.head.fields if name.lower() in ("authorization", "x-api-key")]
         assert all("[masked:" in value for value in secrets), (path, secrets)
