@@ -4,6 +4,7 @@ The child says one line of JSON on its standard output when it listens or when i
 input. What native code prints goes to its log.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -72,6 +73,11 @@ class Child:
         if code is None:
             return None
         return f"died of {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+
+    def await_end(self) -> None:
+        """Wait a moment for it to end by itself, as it does once it has said that it cannot serve."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_TERMINATION_S)
 
     def stop(self, *, orderly_s: float = 0.0) -> None:
         """End it; nothing happens if it has ended.

@@ -99,20 +99,21 @@ class LlamaProcess:
         arguments += [f"--{name}" for name, is_set in flags.items() if is_set]
         engine = cls(Child.start("proxy.demo.llama_process", arguments, log=log), "", model, model_file)
         try:
-            engine._await_url()
+            engine._await_url(port)
         except BaseException:
             engine.stop()
             raise
         return engine
 
-    def _await_url(self) -> None:
+    def _await_url(self, port: int) -> None:
         said = self._child.next_line()
         if "import_error" in said:
             raise MissingExtraError(_NO_ENGINE.format(problem=f"does not work here ({said['import_error']})"))
         if "url" not in said:
+            self._child.await_end()  # llama.cpp writes its log from another thread, and to its end only as it ends
             why = said.get("error") or f"the engine {self.ended()}"
             raise ProxyLogError(
-                f"{self.model_file}: llama.cpp cannot serve this model: {why}\n"
+                f"{self.model_file}: llama.cpp cannot serve this model{f' at port {port}' if port else ''}: {why}\n"
                 + "".join(f"  {line}\n" for line in self._last_errors())
                 + f"Its log is {self.log}; --model FILE takes another GGUF file, --port another port"
             )

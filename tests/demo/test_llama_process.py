@@ -116,7 +116,7 @@ def test_file_that_is_no_model_is_refused_with_the_engines_words(tmp_path: Path)
 def test_taken_port_is_refused(smollm2: Path, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(ProxyLogError, match=f"port: {port}"):
+        with pytest.raises(ProxyLogError, match=f"cannot serve this model at port {port}: "):
             LlamaProcess.start(smollm2, model="m", log=tmp_path / "log", port=port)
 
 
