@@ -189,7 +189,8 @@ class MaskConfig(_Tree):
     websocket_fields: Annotated[tuple[str, ...], BeforeValidator(_split)] = ("clientPasskey",)
     """Fields masked in the first message of a client's WebSocket, where LM Studio's SDK says who it is."""
     body_fields: Annotated[tuple[_BodyField, ...], BeforeValidator(_split)] = SECRET_BODY_FIELDS
-    """Values masked in JSON bodies before they reach the trace: names with dots, `[]` each element, `*` each field."""
+    """Values masked in JSON bodies before they reach the trace: names with dots, `[]` each element, `*` each field.
+    Of a URL beside them the password and the query's keys are masked."""
 
 
 class IndexConfig(_Tree):

@@ -31,10 +31,12 @@ class Operation(StrEnum):
     """Settings that are in force: base prediction configuration, load configuration, properties."""
     LOG = "log"
     """An engine's own log."""
+    PREDICTION = "prediction"
+    """Known from the engine's log alone: its prompt and output, not how it was asked for."""
     OTHER = "other"
 
 
-MODEL_CALLS = frozenset((Operation.CHAT, Operation.COMPLETION, Operation.EMBEDDING))
+MODEL_CALLS = frozenset((Operation.CHAT, Operation.COMPLETION, Operation.EMBEDDING, Operation.PREDICTION))
 """The operations in which a model computes something from an input: the calls."""
 
 
@@ -127,6 +129,17 @@ class Tool:
     """JSON Schema of its arguments, as JSON."""
     kind: str = "function"
     """`function`, `mcp`, `plugin`, or the dialect's own word."""
+
+
+class PromptSource(StrEnum):
+    """Where a rendered prompt is known from, the most trusted first."""
+
+    OBSERVED = "observed"
+    """In the engine's own log."""
+    ASKED = "asked"
+    """The server applied the template when it was asked, later."""
+    COMPUTED = "computed"
+    """Rendered here, from the template that the model is known to have."""
 
 
 class Origin(StrEnum):

@@ -13,8 +13,11 @@ from pathlib import Path
 from proxy.errors import TraceError
 
 KEY_BYTES = 32
-SECRET_BODY_FIELDS = ("integrations[].headers.*", "tools[].headers.*", "tools[].authorization")
-"""Where LM Studio's and OpenAI's requests carry the keys of MCP servers (the setting `mask.body_fields`)."""
+SECRET_BODY_FIELDS = (
+    *("integrations[].headers.*", "tools[].headers.*", "tools[].authorization"),
+    "mcp_servers[].authorization_token",
+)
+"""Where requests of LM Studio, OpenAI and Anthropic carry the keys of MCP servers (the setting `mask.body_fields`)."""
 _SCHEME = re.compile(rb"(?:basic|bearer|token|apikey|negotiate)[ \t]+(?=\S)", re.IGNORECASE)
 
 

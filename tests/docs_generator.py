@@ -40,7 +40,7 @@ from proxy.read import (
 from proxy.read.http_session import HttpReader
 from proxy.record import journal
 from proxy.store.version import SCHEMA_VERSION
-from proxy.store.view_comments import view_comments
+from proxy.store.view_comments import VIEW_SCRIPTS, view_comments
 
 _PART = re.compile(r"(\[//\]: # \(generated: ([a-z-]+)\)\n).*?(\[//\]: # \(end\)\n)", re.DOTALL)
 _VIEW = re.compile(r"((?:^--.*\n)*)^CREATE VIEW (\w+) AS\n(.*?;)$", re.MULTILINE | re.DOTALL)
@@ -131,7 +131,8 @@ def _script(name: str) -> str:
 
 def _empty_trace() -> sqlite3.Connection:
     connection = sqlite3.connect(":memory:")
-    connection.executescript(_script("schema.sql") + _script("readings.sql") + _script("views.sql"))
+    connection.executescript(_script("schema.sql") + _script("readings.sql") + _script("prompts.sql"))
+    connection.executescript("".join(map(_script, VIEW_SCRIPTS)))
     return connection
 
 

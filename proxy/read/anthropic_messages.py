@@ -18,7 +18,7 @@ from proxy.read.anthropic_stream import read_block_delta, read_block_start, read
 from proxy.read.call import Call
 from proxy.read.http_session import read_error
 from proxy.read.json_fields import Fields, encode_json
-from proxy.read.openai_fields import tool_of
+from proxy.read.openai_fields import keep_new_usage, tool_of
 from proxy.read.reader import Claim, RequestHead
 
 PARAMETERS = {
@@ -39,6 +39,15 @@ _USAGE = {
     "output_tokens": "output_tokens",
     "cache_read_input_tokens": "cached_tokens",
 }
+_USAGE_KNOWN = ("service_tier", "inference_geo", "iterations", "speed", "fallback_credit")
+_USAGE_PARTS = {
+    "cache_creation": ("ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens"),
+    "server_tool_use": ("web_search_requests", "web_fetch_requests"),
+}
+_TOOL = (
+    *("name", "description", "input_schema", "cache_control", "strict", "defer_loading", "allowed_callers"),
+    *("input_examples", "eager_input_streaming"),
+)
 _SHOWN = 200
 
 
@@ -123,7 +132,10 @@ def _is_one_text(content: Json) -> bool:
 def _read_tools(call: Call, body: Fields) -> None:
     for tool in body.objects("tools"):
         kind = tool.text("type") or "custom"
-        tool.known_all()
+        if kind == "custom":
+            tool.known(*_TOOL)
+        else:
+            tool.known_all()  # each of the tools that a server brings along has settings of its own
         call.tools.append(tool_of(tool.data, "function" if kind == "custom" else kind))
     for server in body.objects("mcp_servers"):
         server.known("type", "url", "authorization_token", "tool_configuration")
@@ -198,7 +210,12 @@ def _read_usage(call: Call, usage: Fields | None) -> None:
     written = usage.integer("cache_creation_input_tokens")
     if written is not None and written > call.details.get("cache_creation_input_tokens", 0):
         call.details["cache_creation_input_tokens"] = written
-    usage.known("cache_creation", "server_tool_use", "service_tier", "inference_geo", "iterations", "speed")
+    for name, known in _USAGE_PARTS.items():
+        part = usage.object(name)
+        if part is not None:
+            part.known(*known)
+    usage.known(*_USAGE_KNOWN)
+    keep_new_usage(call, usage)
 
 
 def _report_largest(call: Call, name: str, value: int | None) -> None:

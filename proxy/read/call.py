@@ -21,7 +21,8 @@ from proxy.read.json_fields import Notes
 from proxy.read.reader import End
 
 _MAX_PROBLEMS = 50
-_MAX_CHOICES = 256
+MAX_CHOICES = 256
+"""How many answers of one call are kept apart."""
 
 
 class _ToolCall:
@@ -183,7 +184,7 @@ class Call:
         found = self._answers.get(index)
         if found is None:
             found = Answer()
-            if len(self._answers) < _MAX_CHOICES:
+            if len(self._answers) < MAX_CHOICES:
                 self._answers[index] = found
         return found
 

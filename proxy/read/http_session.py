@@ -6,7 +6,8 @@ Facts (lmstudio-api.md 3, clients.md 1.3)
 -----------------------------------------
 * An answer is a stream where its Content-Type says so (events or lines of JSON), whatever was asked.
 * LM Studio answers unknown routes by 200 and `{"error": "..."}`: a top-level `error` is an error, whatever the status.
-* `error` may be text or an object with `message`, `type`, `code`; newer versions put a `message` beside it.
+* `error` may be text or an object with `message`, `type`, `code`, `param`; newer versions put a `message` beside it.
+  llama.cpp adds `n_prompt_tokens` and `n_ctx` where a prompt is too long.
 * A client that leaves once it has the finish reason (AnythingLLM always does) has a complete call.
 """
 
@@ -261,7 +262,7 @@ def read_error(call: Call, body: Fields, *, where: str) -> None:
         code = fields.word("code")
         message = fields.word("message")
         kind = fields.word("type")
-        fields.known_all()
+        fields.known("param", "n_prompt_tokens", "n_ctx")
         call.error(message or "an error without a message", kind=kind, code=code, where=where)
         body.known("message", "type", "request_id")
         return

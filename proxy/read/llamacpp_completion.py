@@ -19,7 +19,7 @@ from proxy.read.call import Call
 from proxy.read.json_fields import Fields
 from proxy.read.llamacpp_settings import read_settings
 from proxy.read.openai_completions import OpenAICompletions
-from proxy.read.openai_fields import read_parameters, read_response_format, read_timings
+from proxy.read.openai_fields import TIMINGS, read_parameters, read_response_format, read_timings
 from proxy.read.prompts import read_prompts
 from proxy.read.reader import RequestHead
 
@@ -94,6 +94,8 @@ def read_piece(call: Call, body: Fields, at_us: int | None) -> None:
     if progress.awaited <= 1 and index == 0:
         call.report(input_tokens=body.integer("tokens_evaluated"), output_tokens=body.integer("tokens_predicted"))
         read_timings(call, body)
+    elif (timings := body.object("timings")) is not None:
+        timings.known(*TIMINGS)
     if body.flag("stop"):
         progress.ended += 1
         call.is_finished = progress.ended >= progress.awaited

@@ -75,7 +75,7 @@ class StreamLogs(Conversation):
             self.call.details[name] += 1
             data.known(*known)
             return True
-        data.known_all()
+        data.known_all()  # a prediction counts its fields in its own reading, another event is told by a problem
         if event in _PREDICTION:
             self._read_prediction(_PREDICTION[event], data.data, timestamp_ms, at_us)
         else:

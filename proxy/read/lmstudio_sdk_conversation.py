@@ -87,7 +87,7 @@ class Conversation:
             read_error(self.call, fields.raw("error"))
         elif not self.read_message(kind, fields, at_us):
             self.call.problem("unknown_event", kind[:_MAX_SHOWN])
-            fields.known_all()
+            fields.known_all()  # the problem tells it
         self.call.notes.add_unread(fields)
 
     # --- for endpoints ------------------------------------------------------------------------------------------------

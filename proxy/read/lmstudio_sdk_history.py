@@ -35,10 +35,8 @@ def _part(value: "Fields | Json") -> Part:
     kind = value.text("type")
     make = _PARTS.get(kind) if kind is not None else None
     part = make(value) if make is not None else None
-    if part is None:
-        value.known_all()
-        part = Part(PartKind.OTHER, encode_json(value.data))
-    return part
+    # A part that is not known is kept whole; its fields count as unread, so that it shows itself.
+    return part if part is not None else Part(PartKind.OTHER, encode_json(value.data))
 
 
 def _text(value: Fields) -> Part | None:

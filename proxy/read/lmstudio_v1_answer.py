@@ -85,7 +85,7 @@ def _read_item(call: Call, answer: Answer, item: Fields) -> None:
         answer.put(result)
     else:
         call.problem("unknown_item", str(kind)[:_SHOWN])
-        item.known_all()
+        item.known_all()  # the problem tells it, and it is kept whole
         answer.put(Part(PartKind.OTHER, encode_json(item.data)))
 
 

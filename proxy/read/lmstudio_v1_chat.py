@@ -210,7 +210,7 @@ def _item_part(item: Fields) -> Part | None:
     if kind == "image" and isinstance(url, str):
         item.known("data_url")
         return media_part(PartKind.IMAGE, url)
-    item.known_all()
+    # An item that is not known is kept whole; its fields count as unread, so that it shows itself.
     return Part(PartKind.OTHER, encode_json(item.data))
 
 

@@ -6,10 +6,12 @@ Facts (lmstudio-api.md 2.2-2.4; clients.md 1.2, 1.3, 5)
   `index`: names and arguments are put together. Reasoning is in `reasoning_content`, `reasoning` or `thinking`.
 * Usage comes in any event, often in a last one whose `choices` is empty, or not at all.
 * The error event of LM Studio is the only named one.
+* With `n` each choice has its own stop reason. The call's is the first choice's; the others', as sent, go into the
+  details as `stop_reasons`, by the choice's index.
 """
 
 from proxy.meaning import Operation, PartKind
-from proxy.read.call import Call
+from proxy.read.call import MAX_CHOICES, Call
 from proxy.read.json_fields import Fields
 from proxy.read.openai_fields import (
     read_parameters,
@@ -59,7 +61,7 @@ class OpenAIChat:
                 call.answer(index).path = f"choices[{number}].message.content"
                 for part in message_of(message, "").parts:
                     call.answer(index).put(part)
-            _read_stop(call, choice, index)
+            read_stop(call, choice, index)
             choice.known("logprobs")
 
     def read_event(self, call: Call, name: str, body: Fields, at_us: int) -> None:
@@ -70,7 +72,7 @@ class OpenAIChat:
             delta = choice.object("delta")
             if delta is not None:
                 _read_delta(call, delta, at_us, index)
-            _read_stop(call, choice, index)
+            read_stop(call, choice, index)
             choice.known("logprobs")
 
     def _read_common(self, call: Call, body: Fields) -> None:
@@ -107,7 +109,14 @@ def _read_tool_call(call: Call, piece: Fields, at_us: int, index: int, number: i
         call.token(at_us, is_content=True)
 
 
-def _read_stop(call: Call, choice: Fields, index: int) -> None:
+def read_stop(call: Call, choice: Fields, index: int) -> None:
+    """Why one of the choices ended; `index` is the choice's."""
     raw = choice.text("finish_reason")
-    if raw and index == 0:
+    if not raw:
+        return
+    if index == 0:
         call.stop(stop_reason(raw), raw)
+        return
+    others = call.details.setdefault("stop_reasons", {})
+    if len(others) < MAX_CHOICES:
+        others.setdefault(str(index), raw)

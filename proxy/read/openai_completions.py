@@ -12,14 +12,8 @@ Facts (lmstudio-api.md 2.5, 4.3; llama.cpp's own answers, read from xllamacpp's 
 from proxy.meaning import Operation
 from proxy.read.call import Call
 from proxy.read.json_fields import Fields
-from proxy.read.openai_fields import (
-    read_parameters,
-    read_response_format,
-    read_stats,
-    read_timings,
-    read_usage,
-    stop_reason,
-)
+from proxy.read.openai_chat import read_stop
+from proxy.read.openai_fields import read_parameters, read_response_format, read_stats, read_timings, read_usage
 from proxy.read.prompts import read_prompts
 from proxy.read.reader import Claim, RequestHead
 
@@ -65,9 +59,7 @@ class OpenAICompletions:
         for choice in body.objects("choices"):
             index = choice.integer("index") or 0
             call.generated(at_us, choice.text("text"), index=index)
-            raw = choice.text("finish_reason")
-            if raw and index == 0:
-                call.stop(stop_reason(raw), raw)
+            read_stop(call, choice, index)
             choice.known("logprobs")
         read_usage(call, body.object("usage"))
         read_stats(call, body)

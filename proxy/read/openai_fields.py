@@ -61,6 +61,26 @@ SDK_STOP_REASONS: Mapping[str, StopReason] = MappingProxyType(
     }
 )
 """LM Studio's own vocabulary, in the SDK and in `stats` of /api/v0."""
+TIMINGS = (
+    *("cache_n", "prompt_n", "prompt_ms", "prompt_per_token_ms", "prompt_per_second", "predicted_n", "predicted_ms"),
+    *("predicted_per_token_ms", "predicted_per_second", "draft_n", "draft_n_accepted"),
+)
+"""What llama.cpp's `timings` have."""
+_PROMPT_DETAILS = ("audio_tokens", "image_tokens", "text_tokens", "cache_write_tokens", "cache_write_tokens_details")
+_COMPLETION_DETAILS = (
+    *("audio_tokens", "image_tokens", "text_tokens", "accepted_prediction_tokens", "rejected_prediction_tokens"),
+)
+_TOOL = ("name", "server_label", "id", "description", "parameters", "input_schema", "inputSchema")
+_TOOLS = MappingProxyType(
+    {
+        "function": ("strict", "output_schema", "allowed_callers", "async", "defer_loading", "cache_control", "items"),
+        "mcp": (
+            *("server_url", "server_description", "connector_id", "tunnel_id", "headers", "authorization"),
+            *("allowed_tools", "allowed_callers", "require_approval", "defer_loading"),
+        ),
+    }
+)
+"""What else tools of these types have; gateways add Anthropic's `cache_control`, Ollama has `items`."""
 
 
 def stop_reason(raw: str) -> StopReason:
@@ -96,10 +116,13 @@ def read_tools(call: Call, body: Fields) -> None:
     """`tools`, in the nested form of chat completions or the flat one of Responses; `functions`, the older one."""
     for tool in body.objects("tools"):
         kind = tool.text("type") or "function"
-        function = tool.raw("function")
-        data = function if isinstance(function, dict) else tool.data
-        tool.known_all()
-        call.tools.append(tool_of(data, kind))
+        fields = tool.object("function") or tool
+        if kind in _TOOLS:
+            fields.known(*_TOOL, *_TOOLS[kind])
+            tool.known(*_TOOLS[kind])
+        else:
+            tool.known_all()  # each of the tools that a server brings along has settings of its own
+        call.tools.append(tool_of(fields.data, kind))
     for function in body.array("functions"):
         if isinstance(function, dict):
             call.tools.append(tool_of(function, "function"))
@@ -134,13 +157,19 @@ def read_usage(call: Call, usage: Fields | None) -> None:
         details = usage.object(name)
         if details is not None:
             call.report(reasoning_tokens=details.integer("reasoning_tokens"))
-            details.known_all()
+            details.known(*_COMPLETION_DETAILS)
     for name in ("prompt_tokens_details", "input_tokens_details"):
         details = usage.object(name)
         if details is not None:
             call.report(cached_tokens=details.integer("cached_tokens"))
-            details.known_all()
-    usage.known_all()
+            details.known(*_PROMPT_DETAILS)
+    keep_new_usage(call, usage)
+
+
+def keep_new_usage(call: Call, usage: Fields) -> None:
+    """Once `usage` is read: if it has fields that nobody knows, they are counted, and it is kept in the details."""
+    if next(usage.unread(), None) is not None:
+        call.details.setdefault("usage", {}).update(usage.data)
 
 
 def read_timings(call: Call, body: Fields) -> None:
@@ -164,7 +193,7 @@ def read_timings(call: Call, body: Fields) -> None:
         call.report(input_tokens=prompt + (cached or 0))
     if call.reported("output_tokens") is None:
         call.report(output_tokens=timings.integer("predicted_n"))
-    timings.known_all()
+    timings.known(*TIMINGS)
 
 
 def read_stats(call: Call, body: Fields) -> None:
@@ -183,8 +212,8 @@ def read_stats(call: Call, body: Fields) -> None:
             draft_tokens=stats.integer("total_draft_tokens_count"),
             accepted_draft_tokens=stats.integer("accepted_draft_tokens_count"),
         )
-        stats.known_all()
+        stats.known("rejected_draft_tokens_count", "ignored_draft_tokens_count")
     for name in ("model_info", "runtime"):
         value = body.raw(name)
-        if isinstance(value, dict) and value:
+        if isinstance(value, dict) and value:  # kept whole and shown so: what is new in it is seen there
             call.report(**{name: value})

@@ -20,8 +20,8 @@ _REASONING = ("reasoning_content", "reasoning", "thinking")
 
 def read_messages(call: Call, body: Fields) -> None:
     """`messages`."""
-    messages = body.objects("messages")
-    is_counted = len(messages) == len(body.array("messages"))  # else an index here is another one there
+    messages, sent = body.objects("messages"), body.data.get("messages")
+    is_counted = isinstance(sent, list) and len(messages) == len(sent)  # else an index here is another one there
     for index, fields in enumerate(messages):
         call.messages.append(message_of(fields, f"messages[{index}].content" if is_counted else None))
 

@@ -21,7 +21,16 @@ from proxy.read.openai_messages import data_part, part_of, parts_of
 
 _MEDIA = (PartKind.IMAGE, PartKind.AUDIO, PartKind.FILE)
 _COMMON = ("id", "status", "phase", "caller", "namespace", "created_by")
+_KEPT_WHOLE = frozenset(
+    (
+        *("file_search_call", "web_search_call", "computer_call", "image_generation_call", "code_interpreter_call"),
+        *("local_shell_call", "shell_call", "apply_patch_call", "tool_search_call", "mcp_approval_response"),
+        *("item_reference", "additional_tools", "compaction", "compaction_trigger", "configuration_update", "program"),
+    )
+)
+"""Items that OpenAI documents, each with fields of its own."""
 LIST_TOOLS = "mcp_list_tools"
+_MAX_SHOWN = 200
 
 
 @dataclass(slots=True)
@@ -57,6 +66,7 @@ def read_input(call: Call, body: Fields) -> None:
         if kind_of(item) == LIST_TOOLS:
             call.tools += tools_of(item)
             continue
+        tell_unknown(call, item)
         role, parts = _role_of(item), parts_of_item(item)
         if role == "assistant" and turns and turns[-1].role == role:
             turns[-1].parts += parts
@@ -73,12 +83,19 @@ def kind_of(item: Fields) -> str:
     return kind if isinstance(kind, str) else "message" if kind is None and "role" in item else "unknown"
 
 
+def tell_unknown(call: Call, item: Fields) -> None:
+    """A problem for an item of a type that is not documented."""
+    kind = kind_of(item)
+    if kind not in _KINDS and kind not in _KEPT_WHOLE and kind != LIST_TOOLS and not kind.endswith("_output"):
+        call.problem("unknown_item", kind[:_MAX_SHOWN])
+
+
 def parts_of_item(item: Fields) -> tuple[Part, ...]:
     """What an item says; one that is not known is kept as its JSON."""
     kind = kind_of(item)
     make = _KINDS.get(kind)
     if make is None and not kind.endswith("_output"):
-        item.known_all()
+        item.known_all()  # it is kept whole
         return (Part(PartKind.OTHER, encode_json(item.data)),)
     item.known(*_COMMON)
     return make(item) if make is not None else _output(item)
@@ -93,9 +110,14 @@ def text_path(item: Fields, path: str) -> str | None:
     return f"{path}.content[0].text" if is_one else None
 
 
+def known_list(item: Fields) -> None:
+    """An item of the type `LIST_TOOLS` is known."""
+    item.known("server_label", "error", "tools", *_COMMON)
+
+
 def tools_of(item: Fields) -> list[Tool]:
     """The tools that an MCP server has, of an item of that type."""
-    item.known("id", "server_label", "error")
+    known_list(item)
     return [tool_of(tool, "mcp") for tool in item.array("tools") if isinstance(tool, dict)]
 
 

@@ -7,7 +7,16 @@ from proxy.meaning import Part, PartKind
 from proxy.read.call import Call
 from proxy.read.growing import Growing
 from proxy.read.json_fields import Fields
-from proxy.read.responses_items import LIST_TOOLS, kind_of, parts_of_item, text_or_json, text_path, tools_of
+from proxy.read.responses_items import (
+    LIST_TOOLS,
+    kind_of,
+    known_list,
+    parts_of_item,
+    tell_unknown,
+    text_or_json,
+    text_path,
+    tools_of,
+)
 
 _CLIENT_CALLS = (
     *("function_call", "custom_tool_call", "computer_call", "local_shell_call", "shell_call", "apply_patch_call"),
@@ -62,12 +71,13 @@ class ItemStream:
             if told not in self._listed:
                 self._listed.add(told)
                 self._call.tools += tools_of(item)
-            item.known_all()
+            known_list(item)
             if error:
                 self._call.problem("mcp_tools_failed", f"{label}: {text_or_json(error)}"[:_SHOWN])
             return ()
         if kind in _CLIENT_CALLS and item.data.get("status") != "incomplete":
             self.waits_for_client = True
+        tell_unknown(self._call, item)
         return parts_of_item(item)
 
 
@@ -120,7 +130,7 @@ def read_item(call: Call, step: str, body: Fields, at_us: int) -> None:
             growing.put(*parts)
         return
     if kind_of(item) == LIST_TOOLS:
-        item.known_all()
+        known_list(item)
         return
     for part in parts_of_item(item):
         if part.kind is PartKind.TOOL_CALL:

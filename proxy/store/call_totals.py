@@ -5,7 +5,7 @@ import sqlite3
 TotalsRow = tuple[str, str, int, int, int, int, int, float, int, int, int, float]
 """model, operation, then the columns of `call_totals`."""
 
-TOTALS_OF = """
+_TOTALS = """
 SELECT coalesce(model_answered, model_asked, ''), operation, 1,
     EXISTS (SELECT 1 FROM read_problems p WHERE p.call_id = c.id AND p.place IS NOT NULL),
     coalesce(input_tokens, 0), coalesce(output_tokens, 0),
@@ -15,8 +15,11 @@ FROM (
     SELECT *, first_token_us - request_complete_us AS ttft_us,
         CASE WHEN output_tokens > 1 AND last_token_us > first_token_us
             THEN (output_tokens - 1) * 1000000.0 / (last_token_us - first_token_us) END AS speed
-    FROM read_calls WHERE exchange_id = ? AND is_call AND NOT is_running
+    FROM read_calls WHERE {} = ? AND is_call AND NOT is_running
 ) c"""
+TOTALS_OF = _TOTALS.format("exchange_id")
+"""Of an exchange's calls."""
+TOTALS_OF_CALL = _TOTALS.format("id")
 _ADD_TOTAL = """
 INSERT INTO call_totals VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT(model, operation) DO UPDATE SET
 calls = calls + excluded.calls, failed = failed + excluded.failed,

@@ -3,14 +3,18 @@
 A path such as `integrations[].headers.*` names object members, `[]` any element of an array and `*` any member. Every
 string at or below a path is masked, also in duplicate members and in JSON that is cut short. Paths start at the top
 level, or at the member `response`, in which the Responses API's events repeat the request.
+
+Beside a secret stands as a rule the address it is for, which may hold another: of a URL in `URL_FIELDS` the user info
+and the query's parameters with a secret's name are masked.
 """
 
 import re
 from collections.abc import Iterable
+from urllib.parse import unquote_to_bytes
 
 import msgspec
 
-from proxy.secret import masked_credentials
+from proxy.secret import masked, masked_credentials
 
 MAX_LINE_BYTES = 32 << 20
 """A line of a stream longer than that is no longer kept to find its secrets."""
@@ -20,6 +24,19 @@ _STRING_END = re.compile(rb'[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _ESCAPED_LETTER = re.compile(rb"\\u00[4-7]")
 _STEP = re.compile(r"\[\]|[^.\[\]]+")
 _QUOTE = ord('"')
+URL_FIELDS = ("server_url", "url", "base_url")
+"""Members beside a masked one that may hold a URL."""
+_URL = "?"
+"""The last step of a path to a URL."""
+_SECRET_NAME = rb"(?:key|token|secret|pass|passwd|password|pwd|auth|authorization|credentials?|jwt|sig|signature)"
+# Raw JSON: some encoders write `\/`, and `\u0026` for `&`, `\u003d` for `=`.
+_PARAMETER = (
+    rb"(?:[?&;#]|\\u00(?:3f|3b|26|23))[^=&;#?\\]{0,64}" + _SECRET_NAME + rb"\d*(?:=|\\u003d)"
+    rb"([^&#\\]*(?:\\(?!u00(?:26|23)).?[^&#\\]*)*)"
+)
+_USER_INFO = rb"(?:\\?/){2}(?:([^/?#]+)@"
+_IN_URL = re.compile(rb"(?is)" + _USER_INFO + rb")|" + _PARAMETER)
+_IN_URL_CUT_SHORT = re.compile(rb"(?is)" + _USER_INFO + rb"|([^/?#:]*:[^/?#]*)\Z)|" + _PARAMETER)
 _decode = msgspec.json.Decoder(str).decode
 
 Edit = tuple[int, int, bytes]
@@ -33,12 +50,14 @@ class SecretPaths:
     def __init__(self, paths: Iterable[str], key: bytes) -> None:
         """`key` is that of the digests."""
         steps = [tuple(_STEP.findall(path)) for path in paths]
-        self.roots: tuple[_Steps, ...] = tuple(steps) + tuple(("response", *one) for one in steps)
+        plain = [[at for at, step in enumerate(one) if step not in ("*", "[]")][-1] for one in steps]
+        beside = dict.fromkeys(one[:at] for one, at in zip(steps, plain, strict=True))
+        urls = [(*one, name, _URL) for one in beside for name in URL_FIELDS]
+        self.roots: tuple[_Steps, ...] = (*steps, *urls, *(("response", *one) for one in (*steps, *urls)))
         self.key = key
         # A body that holds none of these has no secret: the last plain name of each path.
-        self._hints = tuple(
-            {b'"' + [step for step in one if step not in ("*", "[]")][-1].encode() + b'"' for one in steps}
-        )
+        names = {one[at] for one, at in zip(steps, plain, strict=True)} | {one[-2] for one in urls}
+        self._hints = tuple(b'"' + name.encode() + b'"' for name in sorted(names))
 
     def may_hold(self, data: bytes | bytearray) -> bool:
         """A cheap check; False means that there is surely nothing to mask."""
@@ -131,7 +150,8 @@ class Walk:
 
     def _pause(self, data: bytes, start: int, *, is_whole: bool) -> None:
         """The piece ends inside a string, or right after it; a long text of no interest need not be kept for that."""
-        is_plain_value = not is_whole and self._is_a_value() and not self._is_secret() and len(data) - start > 65536
+        is_plain = self._is_a_value() and not self._is_secret() and not self._is_url()
+        is_plain_value = not is_whole and is_plain and len(data) - start > 65536
         self._is_inside_string = is_plain_value
         self.consumed = len(data) - data.endswith(b"\\") if is_plain_value else start
 
@@ -148,6 +168,9 @@ class Walk:
     def _is_secret(self) -> bool:
         return () in self._current_steps()
 
+    def _is_url(self) -> bool:
+        return (_URL,) in self._current_steps()
+
     def _string(self, data: bytes, start: int, end: int, is_key: bool, edits: list[Edit]) -> None:
         if is_key and self._stack and self._stack[-1][0]:
             name = data[start : data.rindex(b'"', start, end) + 1]
@@ -155,13 +178,27 @@ class Walk:
             self._value_steps = _descend(steps, _text(name)) if steps else ()
             self._is_value_next = True
             return
-        if self._is_secret() and self._is_a_value():
+        is_secret = self._is_secret()
+        if (is_secret or self._is_url()) and self._is_a_value():
             is_closed = end - start > 1 and data[end - 1] == _QUOTE and _TOKEN.fullmatch(data, start, end) is not None
             inner_end = end - 1 if is_closed else end
-            if inner_end > start + 1:
+            if not is_secret:
+                edits += self._url_edits(data[start + 1 : inner_end], start + 1, is_closed=is_closed)
+            elif inner_end > start + 1:
                 secret = _text(data[start:inner_end] + b'"').encode("utf-8", "surrogatepass")
                 edits.append((start + 1, inner_end, masked_credentials(secret, self._key)))
         self._is_value_next = False
+
+    def _url_edits(self, raw: bytes, at: int, *, is_closed: bool) -> list[Edit]:
+        """What is secret in a URL, which is the JSON string without its quotes that starts `at`."""
+        edits = []
+        for match in (_IN_URL if is_closed else _IN_URL_CUT_SHORT).finditer(raw):
+            secret = match[match.lastindex or 0]
+            if secret:
+                plain = unquote_to_bytes(_text(b'"' + secret + b'"').encode("utf-8", "surrogatepass"))
+                start, end = match.span(match.lastindex or 0)
+                edits.append((at + start, at + end, masked(plain, self._key)))
+        return edits
 
 
 def _descend(steps: tuple[_Steps, ...], name: str) -> tuple[_Steps, ...]:

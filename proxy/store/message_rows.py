@@ -161,7 +161,8 @@ def message_key(message: Message) -> int:
     for part in message.parts:
         if part.kind is PartKind.TEXT:
             text = part.text if message.role != "assistant" else _THOUGHTS.sub("", part.text)
-            hashed.update(b"\0t" + text.strip().encode("utf-8", "replace"))
+            if text := text.strip():  # blanks before a tool call are not sent back
+                hashed.update(b"\0t" + text.encode("utf-8", "replace"))
         elif part.kind is PartKind.TOOL_CALL:
             hashed.update(f"\0c{part.name}\0{_canonical(part.text)}".encode("utf-8", "replace"))
         elif part.kind is not PartKind.REASONING:

@@ -13,6 +13,7 @@ from proxy.read.json_fields import encode_json
 from proxy.store.call_totals import TOTALS_OF as _TOTALS_OF
 from proxy.store.call_totals import CallTotals, TotalsRow
 from proxy.store.message_rows import Counter, MessageRows, Places, chain_key
+from proxy.store.prompts import ENGINE_LOG_TAG, enqueue, forget
 from proxy.store.recordings import Recording
 from proxy.store.rows import DIGEST_BYTES
 from proxy.store.sessions import Sessions
@@ -87,6 +88,7 @@ class ReadingRows:
         self._readers: dict[tuple[str, int], int] = {}
         self._values: dict[str, int] = {}
         self._totals = CallTotals()
+        self._prompts_wanted: list[int] = []
         self._done: list[tuple[int, int | None, str | None]] = []
         last_call, last_read, last_problem = connection.execute(_LAST).fetchone()
         self._next_call = (last_call or 0) + 1
@@ -133,6 +135,8 @@ class ReadingRows:
         )
         self._done = []
         self._totals.write(self._connection)
+        enqueue(self._connection, self._prompts_wanted)
+        self._prompts_wanted = []
         self._sessions.write()
 
     def _may_be_read_before(self, exchange_id: int) -> bool:
@@ -167,6 +171,7 @@ class ReadingRows:
             self._connection.execute("DELETE FROM read_calls WHERE exchange_id = ?", (exchange_id,))
             gone = [(call_id,) for call_id in old.values()]
             self._connection.executemany("DELETE FROM model_configs WHERE call_id = ?", gone)
+            forget(self._connection, old.values())
         self._connection.execute("DELETE FROM read_problems WHERE exchange_id = ?", (exchange_id,))
         return old, rows[0][2] if rows else None
 
@@ -182,7 +187,8 @@ class ReadingRows:
         if not reading.is_running:  # what still grows would be a new message each time
             answers = [self._messages.row(message, call_id, of.answer_places) for message in reading.answers]
         tools_id = self._json([_tool(tool) for tool in reading.tools]) if reading.tools else None
-        turn = turn_of(call_id, of.recording.id, reading, [key for _, key in rows], tools_id)
+        keys = [key for _, key in rows]
+        turn = turn_of(call_id, of.recording.id, reading, keys, tools_id=tools_id, tag=of.tag)
         placed = None
         if reading.operation is Operation.CHAT and (turn.keys or turn.previous_response_id is not None):
             placed = self._threads.place(turn, of.scope)
@@ -198,7 +204,7 @@ class ReadingRows:
             placed.parent_id if placed else None,
             placed.input_key if placed else None,
             chain_key(placed.input_key, answers[0][1]) if placed and answers else None,
-            turn.system_key,
+            placed.system_key if placed else turn.system_key,
             placed.is_system_changed if placed else None,
             _ranges([message_id for message_id, _ in rows]) if rows else None,
             answers[0][0] if answers else None,
@@ -219,6 +225,10 @@ class ReadingRows:
         self._connection.execute(_INSERT, values)
         if reading.operation in MODEL_CALLS and not reading.is_running:
             self._totals.add(_total(reading), 1)
+            if reading.operation is not Operation.EMBEDDING:
+                self._prompts_wanted.append(call_id)
+        if of.tag == ENGINE_LOG_TAG and reading.operation is Operation.LOG and reading.details.get("event") == "input":
+            self._prompts_wanted.append(call_id)
         if reading.operation is Operation.CONFIG and parameters_id is not None:
             model = reading.model_answered or reading.model_asked or ""
             self._connection.execute(_CONFIG, (model, at_us, call_id, parameters_id))

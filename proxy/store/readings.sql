@@ -61,8 +61,8 @@ CREATE TABLE read_calls (                   -- calls, and the other requests tha
     thread_id INTEGER,                      -- id of the thread's first call
     parent_id INTEGER,                      -- the call whose answer it goes on from
     input_key INTEGER, output_key INTEGER,  -- hash of the chain of messages, without and with the answer
-    system_key INTEGER,                     -- hash of the system messages; NULL: none
-    is_system_changed INTEGER,              -- against the parent's; NULL: no parent
+    system_key INTEGER,                     -- hash of the system messages, or of those the server kept; NULL: none
+    is_system_changed INTEGER,              -- against the parent's; NULL: no parent, or not known
     input TEXT,                             -- JSON: [[first message id, last message id],...]
     answer_id INTEGER REFERENCES read_messages(id),
     more_answers TEXT,                      -- JSON: [message id,...]

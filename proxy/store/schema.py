@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from proxy.errors import TraceError
 from proxy.store.version import APPLICATION_ID, SCHEMA_VERSION, check
+from proxy.store.view_comments import VIEW_SCRIPTS
 
 if TYPE_CHECKING:
     from sqlite_utils import Database
@@ -21,7 +22,16 @@ def m001_readings(database: "Database") -> None:
     database.conn.execute("INSERT INTO unread_exchanges SELECT id FROM recorded_exchanges WHERE outcome IS NOT NULL")
 
 
-MIGRATIONS: tuple[Callable[["Database"], None], ...] = (m001_readings,)
+def m002_prompts(database: "Database") -> None:
+    """Version 3 has the prompts that models saw; those of calls that are read already are to be found."""
+    _execute_script(database.conn, "prompts.sql")
+    database.conn.execute(
+        "INSERT INTO prompt_queue SELECT id, 0 FROM read_calls"
+        " WHERE operation IN ('chat', 'completion') AND NOT is_running AND NOT is_observed"
+    )
+
+
+MIGRATIONS: tuple[Callable[["Database"], None], ...] = (m001_readings, m002_prompts)
 """What leads from version n to n + 1, in order from version 1, run inside one transaction."""
 MIN_SQLITE = (3, 37, 0)
 
@@ -82,10 +92,12 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
         if not version:
             _execute_script(connection, "schema.sql")
             _execute_script(connection, "readings.sql")
+            _execute_script(connection, "prompts.sql")
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         else:
             _migrate(connection, version)
-        _execute_script(connection, "views.sql")
+        for script in VIEW_SCRIPTS:
+            _execute_script(connection, script)
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         connection.execute("COMMIT")
     except BaseException:

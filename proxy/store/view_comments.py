@@ -1,4 +1,4 @@
-"""What the views and their columns mean, read from the comments in `views.sql`: one text for documents and pages.
+"""What the views and their columns mean, read from the comments of their scripts: one text for documents and pages.
 
 Facts
 -----
@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.resources import files
 
+VIEW_SCRIPTS = ("views.sql", "prompt_views.sql")
 _NAMED = re.compile(r"\b(\w+),?[ ]*$")
 """What a line of a SELECT's list ends with: the column's name."""
 
@@ -28,12 +29,13 @@ class ViewComment:
 
 
 def view_comments(connection: sqlite3.Connection) -> dict[str, ViewComment]:
-    """Every view of a trace, in the order of the script.
+    """Every view of a trace, in the order of the scripts.
 
     Raises:
         KeyError: a column has no comment, neither here nor in a view before.
     """
-    script = files("proxy.store").joinpath("views.sql").read_text(encoding="utf-8")
+    folder = files("proxy.store")
+    script = "".join(folder.joinpath(name).read_text(encoding="utf-8") for name in VIEW_SCRIPTS)
     known: dict[str, str] = {}
     found = {}
     for about, statement in _statements(script):

@@ -253,7 +253,10 @@ SELECT
     coalesce(a.text, json_extract(ltrim(a_blob.data, char(9, 10, 13, 32, 44)), a.path), c.running_text)
         AS answer,                              -- its text without reasoning; while it runs, all that came so far
     a.parts AS answer_parts,                    -- JSON: reasoning, tool calls and text; NULL: it is one text
-    c.stop_reason,                              -- in one vocabulary: 'stop', 'length', 'tool_calls', 'cancelled'...
+    c.stop_reason,                              -- in one vocabulary: 'stop', 'length', 'tool_calls', 'cancelled'...; of
+                                                -- the first answer where there are more: details has the others'. NULL:
+                                                -- the server told none: after an error (see error), where the answer
+                                                -- broke off or still comes, in a dialect that has none
     c.stop_reason_raw,                          -- as sent
     c.stop_string,                              -- the stop string that was met, where that is told
     (SELECT p.detail FROM read_problems p WHERE p.call_id = c.id AND p.place IS NOT NULL ORDER BY p.seq LIMIT 1)
@@ -355,18 +358,52 @@ SELECT
     p.key AS position,                          -- within the answer
     json_extract(p.value, '$.name') AS tool,    -- its name
     json_extract(p.value, '$.text') AS arguments,   -- as sent: JSON as a rule
-    json_extract(p.value, '$.id') AS tool_call_id,  -- joins it with the result
+    json_extract(p.value, '$.id') AS tool_call_id,  -- joins it with the result; NULL: the dialect has no ids
     coalesce(
         (SELECT json_extract(q.value, '$.text') FROM json_each(m.parts) q
             WHERE json_extract(q.value, '$.kind') = 'tool_result'
             AND json_extract(q.value, '$.id') = json_extract(p.value, '$.id')),
+        -- A result without an id is told by its tool and its place: the first is of the tool's first call, and so on.
+        (SELECT r.text FROM
+            (SELECT count(*) AS calls FROM json_each(m.parts) o
+                WHERE o.key < p.key AND json_extract(o.value, '$.kind') = 'tool_call'
+                AND json_extract(o.value, '$.name') IS json_extract(p.value, '$.name')) prior,
+            (SELECT json_extract(q.value, '$.text') AS text, row_number() OVER (ORDER BY q.key) AS place
+                FROM json_each(m.parts) q
+                WHERE json_extract(q.value, '$.kind') = 'tool_result' AND json_extract(q.value, '$.id') IS NULL
+                AND json_extract(q.value, '$.name') IS json_extract(p.value, '$.name')) r
+            WHERE r.place = prior.calls + 1),
+        -- Some servers give the same ids in every answer: the last of them in the input is of the last answer.
         (SELECT json_extract(q.value, '$.text') FROM read_calls n, json_each(n.input) i
             JOIN read_messages t ON t.id BETWEEN json_extract(i.value, '$[0]') AND json_extract(i.value, '$[1]'),
             json_each(t.parts) q
             WHERE n.parent_id = c.id AND json_extract(q.value, '$.kind') = 'tool_result'
-            AND json_extract(q.value, '$.id') = json_extract(p.value, '$.id') LIMIT 1)
-    ) AS result                                 -- as sent back in the call that goes on; NULL: not seen
-FROM read_calls c JOIN read_messages m ON m.id = c.answer_id, json_each(m.parts) p
+            AND json_extract(q.value, '$.id') = json_extract(p.value, '$.id')
+            ORDER BY n.id, i.key DESC, t.id DESC, q.key DESC LIMIT 1),
+        -- The input that goes on begins with this call's own and the results in it (unless the server keeps the chat).
+        (SELECT r.text FROM
+            (SELECT count(*) AS calls FROM json_each(m.parts) o
+                WHERE o.key < p.key AND json_extract(o.value, '$.kind') = 'tool_call'
+                AND json_extract(o.value, '$.name') IS json_extract(p.value, '$.name')) prior,
+            (SELECT count(*) AS results FROM json_each(c.input) i
+                JOIN read_messages t ON t.id BETWEEN json_extract(i.value, '$[0]') AND json_extract(i.value, '$[1]'),
+                json_each(t.parts) q
+                WHERE json_extract(q.value, '$.kind') = 'tool_result' AND json_extract(q.value, '$.id') IS NULL
+                AND json_extract(q.value, '$.name') IS json_extract(p.value, '$.name')) earlier,
+            (SELECT n.id, n.previous_response_id, json_extract(q.value, '$.text') AS text,
+                row_number() OVER (PARTITION BY n.id ORDER BY i.key, t.id, q.key) AS place
+                FROM read_calls n, json_each(n.input) i
+                JOIN read_messages t ON t.id BETWEEN json_extract(i.value, '$[0]') AND json_extract(i.value, '$[1]'),
+                json_each(t.parts) q
+                WHERE n.parent_id = c.id AND json_extract(q.value, '$.kind') = 'tool_result'
+                AND json_extract(q.value, '$.id') IS NULL
+                AND json_extract(q.value, '$.name') IS json_extract(p.value, '$.name')) r
+            WHERE r.place = 1 + prior.calls + CASE WHEN r.previous_response_id IS NULL THEN earlier.results ELSE 0 END
+            ORDER BY r.id LIMIT 1)
+    ) AS result,                                -- as sent back in the call that goes on; NULL: not seen
+    a.key AS choice                             -- which answer it is in, from 0: some calls ask for more than one
+FROM read_calls c, json_each('[' || c.answer_id || coalesce(',' || substr(c.more_answers, 2), ']')) a
+JOIN read_messages m ON m.id = a.value, json_each(m.parts) p
 WHERE json_extract(p.value, '$.kind') = 'tool_call';
 
 -- Settings of calls, a row for each source: what the request set, what the server told, and for the usual ones that
@@ -413,7 +450,8 @@ SELECT
     n.what,                                     -- 'input', 'output', 'total', 'reasoning', 'cached', or 'message'
     'reported' AS counter,                      -- 'reported' by the server; 'tiktoken:' with its encoding; 'server:' with
                                                 -- the model whose tokenizer counted the bare texts when asked
-    NULL AS message_id,                         -- of 'message'
+    NULL AS message_id,                         -- of 'message', and of a counted 'output' that is one answer; all the
+                                                -- answers of n > 1 are counted together
     CASE n.what WHEN 'input' THEN c.input_tokens WHEN 'output' THEN c.output_tokens WHEN 'total' THEN c.total_tokens
         WHEN 'reasoning' THEN c.reasoning_tokens ELSE c.cached_tokens END
         AS tokens                               -- how many; NULL: not counted
@@ -427,9 +465,12 @@ SELECT c.id, 'input', 'tiktoken:' || s.value, NULL,
 FROM read_calls c, read_settings s
 WHERE c.is_call AND s.name = 'encoding' AND s.value <> 'off' AND c.input IS NOT NULL
 UNION ALL
-SELECT c.id, 'output', 'tiktoken:' || s.value, c.answer_id, m.tiktoken_tokens
-FROM read_calls c JOIN read_messages m ON m.id = c.answer_id, read_settings s
-WHERE c.is_call AND s.name = 'encoding' AND s.value <> 'off'
+SELECT c.id, 'output', 'tiktoken:' || s.value, CASE WHEN c.more_answers IS NULL THEN c.answer_id END,
+    (SELECT sum(m.tiktoken_tokens)
+        FROM json_each('[' || c.answer_id || coalesce(',' || substr(c.more_answers, 2), ']')) a
+        JOIN read_messages m ON m.id = a.value)
+FROM read_calls c, read_settings s
+WHERE c.is_call AND s.name = 'encoding' AND s.value <> 'off' AND c.answer_id IS NOT NULL
 UNION ALL
 SELECT c.id, 'message', 'tiktoken:' || s.value, m.id, m.tiktoken_tokens
 FROM read_calls c, json_each(c.input) i
@@ -441,7 +482,10 @@ FROM read_calls c, json_each(c.input) i
 JOIN server_token_counts t ON t.message_id BETWEEN json_extract(i.value, '$[0]') AND json_extract(i.value, '$[1]')
 WHERE c.is_call
 UNION ALL
-SELECT c.id, 'output', 'server:' || t.model, t.message_id, t.tokens
+SELECT c.id, 'output', 'server:' || t.model, CASE WHEN c.more_answers IS NULL THEN c.answer_id END,
+    t.tokens + CASE WHEN c.more_answers IS NULL THEN 0 ELSE
+        (SELECT CASE WHEN count(u.tokens) = count(*) THEN sum(u.tokens) END FROM json_each(c.more_answers) j
+            LEFT JOIN server_token_counts u ON u.message_id = j.value) END
 FROM read_calls c JOIN server_token_counts t ON t.message_id = c.answer_id WHERE c.is_call
 UNION ALL
 SELECT c.id, 'input', 'server:' || min(t.model), NULL, sum(t.tokens)
@@ -498,7 +542,8 @@ SELECT
         AS calls                                -- how many calls belong to it
 FROM read_sessions s;
 
--- What went wrong, and what no reader knows: a new version of a server shows itself here.
+-- What went wrong, what is to be known of a prompt, and what no reader knows: a new version of a server shows itself
+-- here.
 CREATE VIEW problems AS
 SELECT
     p.exchange_id,
@@ -510,6 +555,9 @@ SELECT
     p.place,                                    -- of an error: 'body', 'stream', 'channel' or 'outcome'
     1 AS count                                  -- how often; more than 1 for fields that no reader knows
 FROM read_problems p
+UNION ALL
+SELECT c.exchange_id, q.call_id, 'note', q.kind, q.detail, NULL, NULL, 1
+FROM prompt_problems q JOIN read_calls c ON c.id = q.call_id
 UNION ALL
 SELECT u.last_exchange_id, NULL, 'note', 'unread_field', r.name || ': ' || u.path, NULL, NULL, u.count
 FROM unread_fields u JOIN readers r ON r.id = u.reader_id;

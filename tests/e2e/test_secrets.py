@@ -1,6 +1,7 @@
 """Secrets reach the upstream, and no disk: neither the trace nor the journal on the way to it."""
 
 import json
+import re
 
 import pytest
 
@@ -171,3 +172,20 @@ def test_secrets_inside_a_body_do_not_reach_the_trace(wire: Wire) -> None:
     assert (stored["model"], stored["tools"][0]["server_label"], stored["integrations"][1]) == ("m", "x", "mcp/x")
     in_trace = [name for name in proxy.files_with(SECRET) if not name.endswith(".seg")]
     assert in_trace == []
+
+
+def test_secrets_in_the_url_of_a_tool_server_do_not_reach_the_trace(wire: Wire) -> None:
+    proxy = wire.proxy
+    assert proxy
+    key = "sk-lm-s3cr3t-q0Wl3k9T1XyZ"
+    server = {"type": "ephemeral_mcp", "server_url": f"https://me:{key}@host/mcp?api_key={key}&profile=p"}
+    body = json.dumps({"model": "m", "input": "hi", "integrations": [server]}).encode()
+    client = wire.connect()
+    client.ask(b"POST /api/v1/chat HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+    assert wire.upstream.request.body == body
+    row = wire.exchange_of(client)
+    assert row["masked"] == 2
+    (stored,) = json.loads(proxy.body(row["id"], "request"))["integrations"]
+    assert re.fullmatch(r"https://\[masked:\w+\]@host/mcp\?api_key=\[masked:\w+\]&profile=p", stored["server_url"])
+    assert [name for name in proxy.files_with(key.encode()) if not name.endswith(".seg")] == []
+    proxy.run("verify")

@@ -449,7 +449,7 @@ class TestPredict:
             Message("tool", (Part(PartKind.TOOL_RESULT, "3", None, "1"),)),
             Message("user", (Part(PartKind.OTHER, '{"type":"hologram","x":1}'),)),
         )
-        assert (reading.unread, reading.problems) == ((), ())
+        assert (reading.unread, reading.problems) == ((("parameter.history.messages[].content[].x", 1),), ())
 
     def test_layers_say_where_a_value_came_from(self) -> None:
         config = layers(

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.exchange import Side
-from proxy.secret import masked_credentials
+from proxy.secret import masked, masked_credentials
 from proxy.store.ingest import Ingest
 from proxy.store.masked import Edit, MaskedLines, SecretPaths, Walk, apply
 from proxy.store.trace import Trace
@@ -84,6 +85,101 @@ def test_a_long_text_is_not_kept_until_its_end() -> None:
     assert walk.edits(b'b\\" \\"headers\\":{}', is_end=False) == []
     edits: list[Edit] = walk.edits(b'","tools":[{"authorization":"s"}]}', is_end=True)
     assert [edit[:2] for edit in edits] == [(29, 30)]
+
+
+# --- addresses --------------------------------------------------------------------------------------------------------
+
+
+def in_url(body: bytes, *secrets: bytes) -> bytes:
+    """The body as it is to be stored, these being secret parts of its URLs."""
+    for secret in secrets:
+        assert body.count(secret) == 1
+        body = body.replace(secret, masked(secret, KEY))
+    return body
+
+
+@pytest.mark.parametrize(
+    ("url", "secrets"),
+    [
+        (b"https://host/mcp?api_key=s3cret", [b"s3cret"]),
+        (b"https://host/mcp?profile=p&tavilyApiKey=s3cret&x=1#access_token=s4cret", [b"s3cret", b"s4cret"]),
+        (b"https://host/mcp?X-Amz-Signature=s3cret;y&X-Amz-Date=5", [b"s3cret;y"]),
+        (b"https://us:s3cret@host:8080/mcp?TOKEN=s4cret", [b"us:s3cret", b"s4cret"]),
+        (b"host/mcp?a=1;key=s3cret", [b"s3cret"]),
+        (rb"https:\/\/host\/mcp?a=1\u0026api_key\u003ds3cret\u0026b=2", [b"s3cret"]),
+        (rb"https:\/\/us:s3cret@host\/mcp@2", [b"us:s3cret"]),
+        (b"https://host/mcp?token=https://a:b@c", [b"https://a:b@c"]),
+        (b"https://host/mcp?to=https://a:b@c&key=s3cret", [b"a:b", b"s3cret"]),
+    ],
+)
+@pytest.mark.parametrize("name", [b"server_url", b"url", b"base_url"])
+def test_secrets_in_the_url_beside_a_masked_field_are_masked_alone(
+    url: bytes, secrets: list[bytes], name: bytes
+) -> None:
+    body = b'{"tools":[{"type":"mcp","%s":"%s","x":"%s"}]}' % (name, url, b"?key=stays")
+    assert SECRETS.mask(body) == (in_url(body, *secrets), len(secrets))
+    body = b'{"response":{"integrations":["mcp/x",{"%s":"%s"}]}}' % (name, url)
+    assert SECRETS.mask(body) == (in_url(body, *secrets), len(secrets))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"tools":[{"url":"https://host:80/mcp?profile=p&max=5#part"},{"url":"?key="},{"url":5},{"url":["?key=a"]}]}',
+        b'{"messages":[{"content":[{"image_url":{"url":"https://host/a.png?key=stays"}}]}],"url":"https://a:b@c"}',
+        b'{"tools":[{"url":{"url":"https://host/?key=stays"}}],"input":"\\"url\\":\\"https://host/?key=stays\\""}',
+    ],
+    ids=["nothing secret", "elsewhere", "deeper"],
+)
+def test_other_urls_stay_as_they_are(body: bytes) -> None:
+    assert SECRETS.mask(body) == (body, 0)
+
+
+def test_a_key_has_one_digest_in_a_url_and_in_a_header() -> None:
+    body = b'{"tools":[{"server_url":"https://h/?api_key=s3%2Bcr%65t","headers":{"X-Key":"s3+cret"}}]}'
+    found, count = SECRETS.mask(body)
+    assert (found.count(masked(b"s3+cret", KEY)), count) == (2, 2)
+
+
+def test_the_url_beside_a_field_of_ones_own_is_masked() -> None:
+    secrets = SecretPaths(["servers.*.token", "password"], KEY)
+    body = (
+        b'{"url":"https://us:s3cret@h","servers":{"a":{"base_url":"https://h?key=s4cret"},"url":"https://h?key=stays"}}'
+    )
+    assert secrets.mask(body) == (in_url(body, b"us:s3cret", b"s4cret"), 2)
+
+
+URL_BODY = b'{"tools":[{"base_url":"https://us:s3cret@host:80/mcp?a=1\\u0026api_key=s4cret&b=2","x":1}]}'
+
+
+@pytest.mark.parametrize("cut", range(len(URL_BODY)))
+def test_a_url_that_is_cut_short_shows_no_secret(cut: int) -> None:
+    found, _ = SECRETS.mask(URL_BODY[:cut])
+    assert b"s3" not in found
+    assert b"s4" not in found
+
+
+@pytest.mark.parametrize("cut", range(1, len(URL_BODY)))
+def test_a_url_in_pieces_is_masked_as_a_whole_one_is(cut: int) -> None:
+    walk, expected = Walk(SECRETS), SECRETS.mask(URL_BODY)[0]
+    edits = walk.edits(URL_BODY[:cut], is_end=False)
+    out = apply(URL_BODY[: walk.consumed], edits)
+    rest = URL_BODY[walk.consumed :]
+    assert out + apply(rest, walk.edits(rest, is_end=True)) == expected
+    lines = MaskedLines(SECRETS)
+    found = lines.add(1, b"data: " + URL_BODY[:cut]) + lines.add(2, URL_BODY[cut:] + b"\n\n") + lines.end()
+    assert b"".join(data for _, data in found) == b"data: " + expected + b"\n\n"
+    assert lines.masked == 2
+
+
+def test_a_long_url_is_searched_in_time_that_grows_with_it() -> None:
+    """A data URL, escapes, and many separators: each would take minutes if places were tried again and again."""
+    for part in (b";base64,AAAA", b"?&;#", b"//", b"\\\\", b"?key", b"a:", b"\\u0026key\\u003d"):
+        body = b'{"tools":[{"url":"' + part * (300_000 // len(part)) + b'"}]}'
+        start = time.perf_counter()
+        SECRETS.mask(body)
+        SECRETS.mask(body[:-5])
+        assert time.perf_counter() - start < 5
 
 
 # --- lines ------------------------------------------------------------------------------------------------------------

@@ -233,6 +233,20 @@ def test_what_clients_leave_out_makes_no_other_turn() -> None:
     assert len({message_key(Message("assistant", (one,))) for one in calls}) == 1
 
 
+@given(before=st.text(" \n\t", max_size=3), after=st.text(" \n\t", max_size=3))
+def test_blanks_beside_a_tool_call_make_no_other_turn(before: str, after: str) -> None:
+    """A part of nothing but blanks is none: clients send `content: null` in its place."""
+    call = Part(PartKind.TOOL_CALL, "{}", "find")
+    blanks = Part(PartKind.TEXT, before), Part(PartKind.TEXT, f"<think>hm</think>{after}")
+    assert message_key(Message("assistant", (*blanks, call))) == message_key(Message("assistant", (call,)))
+
+
+def test_words_beside_a_tool_call_make_another_turn() -> None:
+    call = Part(PartKind.TOOL_CALL, "{}", "find")
+    said = Message("assistant", (Part(PartKind.TEXT, "I look it up."), call))
+    assert message_key(said) != message_key(Message("assistant", (call,)))
+
+
 def test_what_was_called_makes_another_turn() -> None:
     calls = [
         Part(PartKind.TOOL_CALL, "{}", "find"),

@@ -45,7 +45,7 @@ VIEWS = {
         "measured_load_ms duration_ms details started_at_us"
     ),
     "call_messages": "call_id position is_answer message_id role text parts tiktoken_tokens",
-    "tool_calls": "call_id exchange_id position tool arguments tool_call_id result",
+    "tool_calls": "call_id exchange_id position tool arguments tool_call_id result choice",
     "call_parameters": "call_id name value origin sent_as note is_ignored",
     "token_counts": "call_id what counter message_id tokens",
     "threads": "id started_at client session model calls branches repeats last_call_id beginning started_at_us",
@@ -58,10 +58,30 @@ VIEWS = {
     ),
     "sessions": "id name origin last_at_us calls",
     "problems": "exchange_id call_id severity kind detail code place count",
+    "engine_events": (
+        "id exchange_id event received_at timestamp_ms model model_path text stats response_id call_id started_at_us"
+    ),
+    "rendered_prompts": "id call_id source text confidence is_best template_id event_id note at_us",
+    "prompt_pairings": (
+        "call_id input_event_id input_confidence input_rivals output_event_id output_confidence output_rivals why"
+    ),
+    "prompt_spans": "call_id prompt_id seq start length kind position message_id part part_start tokens text",
+    "message_fates": "call_id position message_id role fate ranges tokens dropped_by text",
+    "context_windows": (
+        "call_id context_length context_source prompt_tokens prompt_counter reported_tokens server_tokens "
+        "tiktoken_tokens output_tokens share room dropped_by_client dropped_by_server"
+    ),
+    "prompt_templates": "id model source detail first_at_us last_at_us text bos_token eos_token",
 }
 
 """Every view with its columns. Add what is new; what is here is in users' queries and must stay."""
 
+
+PROMPT_VIEWS = (
+    *("engine_events", "rendered_prompts", "prompt_pairings", "prompt_spans", "message_fates", "context_windows"),
+    "prompt_templates",
+)
+"""Those that are filled after the readings; see tests/test_prompt_indexer.py."""
 
 WHOLE_TABLE = re.compile(r"SCAN (c|m|t|a|b|read_\w+|recorded_\w+|blobs)\b")
 """A step of SQLite's plan that looks at every row of a table that grows, by its name in the views."""
@@ -95,7 +115,7 @@ def test_every_view_gives_rows_of_an_ordinary_call(made: Traffic) -> None:
     made.chat(turns("hi"), {"role": "assistant", "content": None, "tool_calls": [call]}, more={"shininess": 9})
     made.read()
     empty = {name for name in VIEWS if made.values(f"SELECT count(*) FROM {name}") == [0]}
-    assert empty == {"gaps", "websocket_messages", "token_counts"}
+    assert empty == {"gaps", "websocket_messages", "token_counts", *PROMPT_VIEWS}
 
 
 @pytest.mark.parametrize(

@@ -19,10 +19,18 @@ from tests.store.test_ingest import ingest_whole, read_whole
 if TYPE_CHECKING:
     from sqlite_utils import Database
 
+PROMPT_VIEWS = (
+    *("engine_events", "rendered_prompts", "prompt_pairings", "prompt_spans", "message_fates", "context_windows"),
+    "prompt_templates",
+)
 VIEWS = (
     *("exchanges", "request_bodies", "response_bodies", "chunks", "websocket_messages", "headers", "gaps", "models"),
     *("calls", "readings", "messages", "call_messages", "tool_calls", "call_parameters", "token_counts", "threads"),
-    *("speeds", "sessions", "problems"),
+    *("speeds", "sessions", "problems", *PROMPT_VIEWS),
+)
+PROMPT_TABLES = (
+    *("model_snapshots", "prompt_problems", "read_windows", "read_message_fates", "read_prompt_spans", "read_prompts"),
+    *("read_prompt_parts", "read_template_sources", "read_templates", "read_pairings", "prompt_queue"),
 )
 READING_TABLES = (
     *("message_trigrams", "message_search", "read_problems", "unread_fields", "model_configs", "read_calls"),
@@ -112,7 +120,7 @@ def make_version_1(trace: Path) -> None:
     connection = sqlite3.connect(trace)
     for kind, name in connection.execute("SELECT type, name FROM sqlite_schema WHERE type = 'view'").fetchall():
         connection.execute(f"DROP {kind} {name}")
-    for name in READING_TABLES:
+    for name in (*PROMPT_TABLES, *READING_TABLES):
         connection.execute(f"DROP TABLE {name}")
     connection.execute("CREATE VIEW exchanges AS SELECT id, model FROM recorded_exchanges")
     connection.execute("PRAGMA user_version = 1")
@@ -133,6 +141,26 @@ def test_a_trace_of_version_1_is_copied_then_migrated(trace: Path) -> None:
         assert copy.execute("PRAGMA user_version").fetchone() == (1,)
         assert copy.execute("SELECT model FROM exchanges").fetchall() == [("m",)]
     copy.close()
+
+
+def test_a_trace_of_version_2_is_migrated_and_the_prompts_of_its_calls_are_to_be_found(trace: Path) -> None:
+    make(trace)
+    connection = sqlite3.connect(trace)
+    for kind, name in connection.execute("SELECT type, name FROM sqlite_schema WHERE type = 'view'").fetchall():
+        connection.execute(f"DROP {kind} {name}")
+    connection.execute("DROP INDEX read_calls_tag")
+    for name in PROMPT_TABLES:
+        connection.execute(f"DROP TABLE {name}")
+    connection.execute("UPDATE read_calls SET operation = 'chat'")
+    connection.commit()
+    connection.execute("PRAGMA user_version = 2")
+    connection.close()
+    open_for_writing(trace).close()
+    connection = open_for_reading(trace)
+    calls = connection.execute("SELECT id, 0 FROM read_calls").fetchall()
+    assert calls
+    assert connection.execute("SELECT call_id, step FROM prompt_queue").fetchall() == calls
+    connection.close()
 
 
 def test_a_migration_that_fails_changes_nothing(trace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,7 +189,7 @@ def test_stock_sqlite3_reads_every_view(trace: Path, view: str) -> None:
         ["sqlite3", "-readonly", str(trace), f"SELECT * FROM {view}"], capture_output=True, text=True, check=True
     )
     assert done.stderr == ""
-    assert bool(done.stdout) == (view not in {"gaps", "tool_calls", "websocket_messages"})
+    assert bool(done.stdout) == (view not in {"gaps", "tool_calls", "websocket_messages", *PROMPT_VIEWS})
 
 
 def test_json_functions_work_on_bodies(trace: Path) -> None:
