@@ -2,8 +2,9 @@
 
 `python -m proxy.back SETTINGS`, SETTINGS being one JSON object: `trace` (path), and if wanted `body_fields` (paths of
 secrets inside bodies), `log_level`, `living_run` (when the front's run started, wall ns), `web` (HOST:PORT of the live
-page), `index` (how to read what is stored, see `service`). On stdin the front
-rings: a byte says that there is something new, the end that the front is dead or has written everything.
+page), `index` (how to read what is stored, see `service`), `engine_log` (whose logs to listen to; an API token for that
+comes by the environment). On stdin the front rings (see `bell`): a byte says that there is something new or that it is
+about to end, the end of stdin that it is dead or has written everything.
 """
 
 import contextlib
@@ -21,6 +22,7 @@ from typing import Any, Protocol
 
 from filelock import FileLock
 
+from proxy.bell import LAST_ORDERS, TOKEN_VARIABLE
 from proxy.errors import ProxyLogError
 from proxy.indexer import Indexer, IndexSettings
 from proxy.secret import load_key
@@ -51,13 +53,24 @@ class Doorbell:
         self._rang = threading.Event()
         self._pipe = pipe
         self._on_front_gone = on_front_gone
+        self._on_last_orders: Callable[[], object] = lambda: None
+        self._has_last_orders = False
+
+    def on_last_orders(self, call: Callable[[], object]) -> None:
+        """Have something called, from some thread, when the front is about to end; at once if it is already."""
+        self._on_last_orders = call
+        if self._has_last_orders:
+            call()
 
     def listen(self) -> None:
         """Start the thread."""
         threading.Thread(target=self._listen, name="doorbell", daemon=True).start()
 
     def _listen(self) -> None:
-        while os.read(self._pipe, 65536):
+        while rung := os.read(self._pipe, 65536):
+            if LAST_ORDERS in rung:
+                self._has_last_orders = True
+                self._on_last_orders()
             self._rang.set()
             time.sleep(BATCH_EVERY_S)  # rings gather in the pipe meanwhile: each would cost a switch of threads
         self._on_front_gone()
@@ -168,6 +181,7 @@ def main(argument: str) -> int:
             stack.enter_context(_live_page(trace, settings.get("web", "")))
             for worker in workers:
                 stack.enter_context(worker)
+            stack.enter_context(_engine_log(settings, trace, turn, doorbell))
             wake = [worker.wake for worker in workers]
             return 0 if Back(ingest, doorbell, trace, lambda: [each() for each in wake]).run() else 1
     finally:
@@ -258,7 +272,35 @@ def _workers(settings: Mapping[str, Any], trace: Path, turn: threading.Lock) -> 
         from proxy.server_tokens import ServerTokens  # noqa: PLC0415 - aiohttp costs memory, for those who want it
 
         workers.append(Worker("counting by the server's tokenizer", ServerTokens(trace, turn), trace))
+    prompt = settings.get("prompt")
+    if prompt:
+        from proxy.prompt_index.indexer import PromptIndexer, PromptSettings  # noqa: PLC0415 - as above
+
+        token = os.environ.get(TOKEN_VARIABLE, "")
+        how_asked = PromptSettings(ask=prompt["ask"], token=token, lmstudio_home=prompt["lmstudio_home"])
+        key = load_key(trace.with_name(trace.name + ".key"))
+        found = PromptIndexer(trace, how_asked, encoding=wanted["encoding"], key=key, turn=turn)
+        workers.append(Worker("finding what the models saw", found, trace))
+        if prompt["ask"]:
+            from proxy.snapshots import Snapshots  # noqa: PLC0415 - as above
+
+            snapshots = Snapshots(trace, turn, credentials=how_asked.credentials)
+            workers.append(Worker("asking for models' settings", snapshots, trace))
     return workers
+
+
+def _engine_log(
+    settings: Mapping[str, Any], trace: Path, turn: threading.Lock, doorbell: Doorbell
+) -> contextlib.AbstractContextManager[object]:
+    """The subscriptions to engines' logs, where they are wanted: in a thread of their own while this is entered."""
+    if not settings.get("engine_log"):
+        return contextlib.nullcontext()
+    from proxy.engine_log import EngineLog, LogSource  # noqa: PLC0415 - aiohttp costs memory, for those who want it
+
+    sources = [LogSource(one["name"], one["url"], tuple(one["ways"])) for one in settings["engine_log"]]
+    engine_log = EngineLog(trace, sources, os.environ.get(TOKEN_VARIABLE, ""), turn)
+    doorbell.on_last_orders(engine_log.stop)
+    return engine_log
 
 
 def _live_page(trace: Path, address: str) -> contextlib.AbstractContextManager[None]:

@@ -76,6 +76,16 @@ def _check_url(text: str) -> str:
     return text.rstrip("/")
 
 
+def _check_url_or_empty(text: str) -> str:
+    return _check_url(text) if text else ""
+
+
+def _check_token(text: str) -> str:
+    if text and not re.fullmatch(r"[\x21-\x39\x3b-\x7e]{1,256}:[\x21-\x39\x3b-\x7e]{1,256}", text):
+        raise ValueError("this is no API token of LM Studio; one has two halves with a colon between: sk-lm-...:...")
+    return text
+
+
 def _check_prefix(text: str) -> str:
     if not re.fullmatch(r"/[\x21\x22\x24-\x3e\x40-\x7e]*", text):
         raise ValueError(f"{text!r} is not a path; write for example / or /openrouter")
@@ -204,6 +214,29 @@ class IndexConfig(_Tree):
     """Ask the server to count each message by the model's own tokenizer (llama.cpp, LM Studio): requests of our own."""
 
 
+class EngineLogConfig(_Tree):
+    """Listening to LM Studio's own log: the exact prompts and raw outputs, whatever program they are from."""
+
+    enabled: bool = True
+    """Listen where the upstream is LM Studio, through the proxy's own port: what comes is recorded as any exchange."""
+    token: Annotated[str, Field(repr=False), AfterValidator(_check_token)] = ""
+    """LM Studio's API token, if it asks for one; better given by `PROXY_LOG_ENGINE_LOG__TOKEN` than in a file."""
+    internal_url: Annotated[str, AfterValidator(_check_url_or_empty)] = ""
+    """LM Studio's internal port, where its own port does not serve the log: `http://127.0.0.1:41343`. Empty: as LM
+    Studio's own file on this machine says when proxy-log starts."""
+
+
+class PromptConfig(_Tree):
+    """What the models saw: the rendered prompt of each call, where its text came from, how full the window was."""
+
+    enabled: bool = True
+    """Find it: in the engine's log, else by asking, else by the model's template."""
+    ask: bool = True
+    """Ask a call's server for the prompt, its tokens and the model's settings: requests of our own, not recorded."""
+    lmstudio_home: str = ""
+    """LM Studio's folder on this machine, where models have their templates; empty: where LM Studio puts it."""
+
+
 class Config(_Tree):
     """Everything that can be set."""
 
@@ -224,6 +257,8 @@ class Config(_Tree):
     record: RecordConfig = RecordConfig()
     mask: MaskConfig = MaskConfig()
     index: IndexConfig = IndexConfig()
+    engine_log: EngineLogConfig = EngineLogConfig()
+    prompt: PromptConfig = PromptConfig()
 
     @model_validator(mode="after")
     def _check_upstreams(self) -> Self:

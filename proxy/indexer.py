@@ -2,7 +2,8 @@
 
 It works through `unread_exchanges`, which ingest fills; what is read and that it was read is committed together. What
 is being read is noted before, so that an exchange that kills the process is found and left out afterwards. Exchanges
-that still run are read as far as they came, for live views.
+that still run are read as far as they came, for live views; those without an end in sight (the log of an engine) are
+stored piece by piece, and never rewritten.
 """
 
 import logging
@@ -10,7 +11,7 @@ import sqlite3
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from proxy.exchange import Side
@@ -20,6 +21,7 @@ from proxy.read.registry import Registry
 from proxy.secret import SECRET_BODY_FIELDS
 from proxy.store.chunks import read_chunks
 from proxy.store.courtesy import NOBODY_ELSE, give_way
+from proxy.store.endless import Endless, is_endless
 from proxy.store.message_rows import recount
 from proxy.store.readings import Read, ReadingRows
 from proxy.store.recordings import Recording, Recordings
@@ -44,6 +46,7 @@ _NEXT = "SELECT exchange_id FROM unread_exchanges ORDER BY exchange_id LIMIT ?"
 _RUNNING = "SELECT id FROM recorded_exchanges WHERE outcome IS NULL ORDER BY id DESC LIMIT 256"
 _ATTEMPT = "INSERT INTO reading_attempts VALUES(?, 1) ON CONFLICT(exchange_id) DO UPDATE SET attempts = attempts + 1"
 _CROSS_OFF = "DELETE FROM unread_exchanges WHERE exchange_id = ?"
+_WAS_READ = "SELECT 1 FROM read_exchanges WHERE exchange_id = ?"
 _SURVIVED = "DELETE FROM reading_attempts WHERE exchange_id = ?"
 _SUSPECTS = "SELECT exchange_id, attempts FROM reading_attempts"
 _OUTDATED = """
@@ -106,6 +109,7 @@ class Indexer:
         self._rows: ReadingRows | None = None
         self._live: dict[int, _Live] = {}
         self._live_at = 0.0
+        self._endless: dict[int, Endless] = {}
         self._suspects: dict[int, int] = {}
         self._noted: set[int] = set()
 
@@ -124,6 +128,7 @@ class Indexer:
         """
         try:
             read = self._read_ended()
+            self._read_endless()
             if read < BATCH:
                 self._read_running()
             return read
@@ -177,16 +182,20 @@ class Indexer:
         self._note(ids)
         began = time.monotonic()
         reads: list[Read] = []
+        completed = 0
         recordings = Recordings(connection)
         for start in range(0, len(ids), _AT_ONCE):
             for recording in recordings.get(ids[start : start + _AT_ONCE]):
-                reads.append(self._read(recordings, recording))
+                if self._complete(connection, recording):
+                    completed += 1
+                else:
+                    reads.append(self._read(recordings, recording))
                 give_way()
             if time.monotonic() - began > BATCH_S:
                 break
-        gone = ids[:_AT_ONCE] if not reads else ()  # they name nothing any more
+        gone = ids[:_AT_ONCE] if not reads and not completed else ()  # they name nothing any more
         self._write(reads, gone, noted=ids)
-        return max(len(reads), 1)
+        return max(len(reads) + completed, 1)
 
     def _note(self, ids: Sequence[int]) -> None:
         """Say what is about to be read: who kills the process is among them."""
@@ -294,7 +303,8 @@ class Indexer:
         if live is None:
             reader = self._registry.choose(recording.head) if recording.is_forwarded else None
             if reader is None or recording.head.is_websocket:
-                return None  # its calls are shown when it ends
+                self._remember_endless(reader, recording)
+                return None  # the calls of others are shown when they end
             live = self._live[recording.id] = _Live(reader, reader.open(recording.head))
         if live.is_broken or recording.end is not None:
             return None
@@ -324,6 +334,64 @@ class Indexer:
             return None
         live.shown = readings
         return Read(recording, (live.reader.name, live.reader.version), readings)
+
+    # --- what has no end in sight -------------------------------------------------------------------------------------
+
+    def _remember_endless(self, reader: Reader | None, recording: Recording) -> None:
+        if reader is not None and recording.is_tunnel and is_endless(reader) and recording.id not in self._endless:
+            self._endless[recording.id] = Endless(reader, recording)
+
+    def _read_endless(self) -> None:
+        """Read on where something came. Looked at whenever something was taken in: there are few of these."""
+        connection = self._ready()
+        running = [one for one, endless in self._endless.items() if not endless.is_broken]
+        for recording in Recordings(connection).get(running) if running else ():
+            if recording.end is None:  # else it is among those that ended, perhaps not yet when these were read
+                self._go_on(connection, recording, self._endless[recording.id])
+
+    def _complete(self, connection: sqlite3.Connection, recording: Recording) -> bool:
+        """Read the rest of such an exchange that has ended; False: it is none, or it has to be read as a whole."""
+        endless = self._endless.get(recording.id)
+        if endless is None:
+            reader = self._registry.choose(recording.head) if recording.is_forwarded and recording.is_tunnel else None
+            if reader is None or not is_endless(reader):
+                return False
+            if connection.execute(_WAS_READ, (recording.id,)).fetchone():
+                return False  # it is to be read again, in place of what there is
+            endless = self._endless[recording.id] = Endless(reader, recording)
+        if not endless.is_broken:
+            self._go_on(connection, recording, endless)
+        del self._endless[recording.id]
+        return not endless.is_broken
+
+    def _go_on(self, connection: sqlite3.Connection, recording: Recording, endless: Endless) -> None:
+        """Feed and store what there is."""
+        try:
+            has_more = True
+            while has_more:
+                has_more = endless.feed(connection, recording)
+                if endless.waiting or endless.is_complete:
+                    self._append(connection, recording, endless)
+                give_way()
+        except (sqlite3.OperationalError, OSError):
+            raise
+        except Exception:
+            self._forget()
+            log.exception("exchange %d cannot be read by %s", recording.id, endless.reader.name)
+            endless.is_broken = True
+
+    def _append(self, connection: sqlite3.Connection, recording: Recording, endless: Endless) -> None:
+        self._ready()
+        assert self._rows is not None
+        numbers = [number for number, _ in endless.waiting]
+        so_far = recording if endless.is_complete else replace(recording, end=None)
+        who = (endless.reader.name, endless.reader.version)
+        with self._turn:
+            connection.execute("BEGIN IMMEDIATE")
+            self._rows.add(Read(so_far, who, [reading for _, reading in endless.waiting]), numbers)
+            self._rows.write()
+            connection.execute("COMMIT")
+        endless.waiting = []
 
     @property
     def is_watching(self) -> bool:

@@ -142,6 +142,17 @@ class PromptSource(StrEnum):
     """Rendered here, from the template that the model is known to have."""
 
 
+class SpanKind(StrEnum):
+    """What a stretch of a rendered prompt came from."""
+
+    MESSAGE = "message"
+    """A message of the call's input."""
+    TOOLS = "tools"
+    """The definition of a tool that the model was offered."""
+    TEMPLATE = "template"
+    """Neither: the prompt template's own text."""
+
+
 class Origin(StrEnum):
     """Where a parameter's value came from."""
 

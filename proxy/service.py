@@ -12,20 +12,22 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 import proxy
+from proxy.bell import LAST_ORDERS, RING, TOKEN_VARIABLE
 from proxy.clock import ClockReading
-from proxy.config import Config, parse_address
+from proxy.config import Config, UpstreamConfig, parse_address
 from proxy.errors import InUseError, ProxyLogError, TraceError
 from proxy.forward.cors import Cors
 from proxy.forward.roles import Forwarding
 from proxy.forward.server import Server
 from proxy.forward.upstream import Upstream, Upstreams
+from proxy.log_ways import log_sources, log_upstreams
 from proxy.record.journal import journal_folder
 from proxy.record.recorder import Recorder
 from proxy.secret import load_key
@@ -44,6 +46,8 @@ _BACK_STOP_S = 30.0
 _ASK_S = 1.0
 """How long an upstream may take to answer before the greeting says that it does not."""
 _RECORDER_STOP_S = 5.0
+_LAST_ORDERS_S = 0.3
+"""How long the back may take to end what it listens to itself, before it is told what is waited for."""
 _GC_THRESHOLDS = (20_000, 20, 20)
 """An exchange makes few objects that last and no cycles, so Python's own thresholds only cost time."""
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -111,8 +115,8 @@ async def _serve(config: Config, trace: Path, on_ready: Callable[[Ready], None])
     back = Back(config, trace)
     recorder = _recorder(config, trace, back)
     try:
-        await back.start(recorder.started)
-        server = Server(_forwarding(config, recorder))
+        extra = log_upstreams(config)
+        server = Server(_forwarding(config, recorder, extra))
         try:
             listening = await server.listen(*parse_address(config.listen))
         except OSError as error:
@@ -120,13 +124,20 @@ async def _serve(config: Config, trace: Path, on_ready: Callable[[Ready], None])
                 f"cannot listen on {config.listen}: {os.strerror(error.errno or 0)}; "
                 "is another proxy-log running? --listen HOST:PORT chooses another address"
             ) from error
-        unreachable = [upstream.name for upstream in server.forwarding.upstreams if not await _answers(upstream)]
+        await back.start(recorder.started, log_sources(config, listening, extra))
+        unreachable = [
+            upstream.name
+            for upstream in server.forwarding.upstreams
+            if upstream.name in config.upstreams and not await _answers(upstream)
+        ]
         urls = {name: upstream.url for name, upstream in config.upstreams.items()}
         on_ready(Ready(tuple(listening), trace, urls, tuple(unreachable)))
         await stop.first.wait()
+        back.last_orders()
+        draining = asyncio.ensure_future(server.stop(config.drain_s))
+        await asyncio.wait((draining,), timeout=_LAST_ORDERS_S)
         if server.running:
             _log.info("stopping; %d exchanges are given %g s to end", server.running, config.drain_s)
-        draining = asyncio.ensure_future(server.stop(config.drain_s))
         await asyncio.wait((draining, asyncio.ensure_future(stop.second.wait())), return_when=asyncio.FIRST_COMPLETED)
         if not draining.done():
             draining.cancel()
@@ -153,7 +164,8 @@ def _recorder(config: Config, trace: Path, back: "Back") -> Recorder:
         raise _unwritable(trace, error) from error
 
 
-def _forwarding(config: Config, recorder: Recorder) -> Forwarding:
+def _forwarding(config: Config, recorder: Recorder, extra: Mapping[str, UpstreamConfig]) -> Forwarding:
+    """`extra`: upstreams beside those of the configuration."""
     by_prefix = {
         each.prefix: Upstream(
             name,
@@ -161,7 +173,7 @@ def _forwarding(config: Config, recorder: Recorder) -> Forwarding:
             connect_timeout_s=config.forward.connect_timeout_s,
             idle_connection_s=config.forward.idle_connection_s,
         )
-        for name, each in config.upstreams.items()
+        for name, each in {**config.upstreams, **extra}.items()
     }
     cors = Cors(
         is_enabled=config.cors.enabled, allow_origins=config.cors.allow_origins, max_age_s=config.cors.max_age_s
@@ -189,7 +201,9 @@ class Back:
             "log_level": config.log_level,
             "web": "" if config.web == "off" else config.web,
             "index": _index_settings(config),
+            "prompt": config.prompt.model_dump() if config.index.enabled and config.prompt.enabled else None,
         }
+        self._environment = {**os.environ, TOKEN_VARIABLE: config.engine_log.token}
         self._read_end, self._write_end = os.pipe()
         os.set_blocking(self._write_end, False)
         self._process: asyncio.subprocess.Process | None = None
@@ -200,11 +214,22 @@ class Back:
         """Tell the back that there is something new; called from the recorder's thread."""
         # A full pipe has told it already, and a missing reader will look for itself when it is back.
         with contextlib.suppress(OSError):
-            os.write(self._write_end, b"\0")
+            os.write(self._write_end, RING)
 
-    async def start(self, run_started: ClockReading) -> None:
-        """Start it, and see to it that it stays; `run_started` tells this run's segments from older ones."""
+    def last_orders(self) -> None:
+        """Tell it that the front is about to end: exchanges of our own would be waited for."""
+        with contextlib.suppress(OSError):
+            os.write(self._write_end, LAST_ORDERS)
+
+    async def start(self, run_started: ClockReading, engine_log: list[dict[str, object]]) -> None:
+        """Start it, and see to it that it stays.
+
+        Args:
+            run_started: tells this run's segments from older ones.
+            engine_log: see `log_sources`.
+        """
         self._settings["living_run"] = run_started.wall_ns
+        self._settings["engine_log"] = engine_log
         await self._start_process()
         self._watching = asyncio.get_running_loop().create_task(self._watch())
 
@@ -221,7 +246,9 @@ class Back:
 
     async def _start_process(self) -> None:
         self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "-P", "-c", _BACK, json.dumps(self._settings), stdin=self._read_end
+            *(sys.executable, "-P", "-c", _BACK, json.dumps(self._settings)),
+            stdin=self._read_end,
+            env=self._environment,
         )
 
     async def _watch(self) -> None:

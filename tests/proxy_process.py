@@ -73,6 +73,7 @@ class ProxyProcess:
         lmstudio = {"lmstudio": {"url": upstream_url, "prefix": "/"}}
         upstreams = settings.get("upstreams")
         settings["upstreams"] = {**lmstudio, **upstreams} if isinstance(upstreams, Mapping) else lmstudio
+        self._defaults = {} if "engine_log" in settings else {"PROXY_LOG_ENGINE_LOG__ENABLED": "false"}
         self._config.write_text(as_toml(settings))
 
     def listen_at(self, listen: str) -> None:
@@ -82,7 +83,10 @@ class ProxyProcess:
     # --- the process --------------------------------------------------------------------------------------------------
 
     def start(self, environment: Mapping[str, str] | None = None) -> "ProxyProcess":
-        """Start it and wait until it takes connections."""
+        """Start it and wait until it takes connections.
+
+        It listens to no engine's log, which would be one more client of the upstream, unless `config` says so.
+        """
         # A pipe and not a file, so that a limit on the size of files does not silence it.
         self._process = subprocess.Popen(
             [sys.executable, "-m", "proxy", "serve", "--config", self._config],
@@ -90,7 +94,7 @@ class ProxyProcess:
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
             cwd=REPOSITORY,
-            env=_environment() | dict(environment or {}),
+            env=_environment() | self._defaults | dict(environment or {}),
         )
         self._listening_to = threading.Thread(target=self._listen, args=(self._process.stdout,))
         self._listening_to.start()

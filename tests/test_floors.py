@@ -9,11 +9,12 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "proxy"
 FLOORS = [
     # words; "" is the package itself
-    {"", "errors", "clock", "config", "exchange", "meaning", "plugins", "readable", "secret"},
+    {"", "errors", "clock", "config", "exchange", "meaning", "plugins", "readable", "secret", "bell"},
     {"record", "read"},  # pure
     {"forward", "prompt"},  # the traffic, and what is asked for
     {"store"},  # the trace
-    {"indexer", "server_tokens"},  # recordings become readings
+    # recordings become readings, and what is asked of servers for them
+    {"indexer", "server_tokens", "engine_log", "log_ways", "prompt_index", "snapshots", "precedence"},
     {"demo"},
     {"web"},
     {"service", "back"},  # composition roots of the two processes

@@ -15,7 +15,7 @@ from proxy import service
 from proxy.cli.render import BOLD, DIM, NAME, WARN, put
 from proxy.cli.serve import client_url
 from proxy.cli.tour import Tour, live_commands, window_command
-from proxy.config import Config, UpstreamConfig, parse_address
+from proxy.config import Config, EngineLogConfig, UpstreamConfig, parse_address
 from proxy.demo.behaviour import Behaviour
 from proxy.demo.lookalike_process import LMSTUDIO_PORT, LookalikeProcess, Settings
 from proxy.errors import ProxyLogError
@@ -101,7 +101,12 @@ class Demo:
         Raises:
             ProxyLogError: the proxy cannot listen, a request of the tour failed, or the lookalike died.
         """
-        config = Config(listen=listen, trace=str(self._trace), upstreams={"demo": UpstreamConfig(url=self._ready.url)})
+        config = Config(
+            listen=listen,
+            trace=str(self._trace),
+            upstreams={"demo": UpstreamConfig(url=self._ready.url)},
+            engine_log=EngineLogConfig(enabled=False),  # the tour counts its exchanges, and tells them all
+        )
         beside: list[Future[None]] = []
 
         def on_ready(ready: service.Ready) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,8 +16,14 @@ from proxy.cli.options import read_config, with_trace
 from proxy.config import Config
 from proxy.errors import InUseError, TraceError
 from proxy.indexer import Indexer, IndexSettings
+from proxy.prompt_index.indexer import PromptIndexer, PromptSettings
+from proxy.secret import load_key
 from proxy.store.ingest import hold_writer_lock
 from proxy.store.schema import open_for_writing
+
+_SETTLE_S = 3.0
+"""How long events of the engine's log that came just now may wait for others."""
+_LOOK_AGAIN_S = 0.25
 
 
 @click.command()
@@ -68,6 +75,7 @@ def _indexer(settings: Config) -> Iterator[Indexer]:
             indexer = Indexer(file, how)
             try:
                 yield indexer
+                _find_prompts(settings)
             finally:
                 indexer.close()
                 writing.release()
@@ -89,6 +97,25 @@ def _run(indexer: Indexer, file: Path, *, is_quiet: bool) -> int:
             count += read
             progress.update(task, completed=count)
     return count
+
+
+def _find_prompts(settings: Config) -> None:
+    """What the models saw, as far as the trace and the models' files tell: servers are not asked again."""
+    if not settings.prompt.enabled:
+        return
+    file = settings.trace_path
+    how = PromptSettings(ask=False, lmstudio_home=settings.prompt.lmstudio_home)
+    prompts = PromptIndexer(file, how, encoding=settings.index.encoding, key=load_key(Path(f"{file}.key")))
+    try:
+        until = time.monotonic() + _SETTLE_S
+        while True:
+            if prompts.run_once():
+                continue
+            if not prompts.is_watching or time.monotonic() > until:
+                return
+            time.sleep(_LOOK_AGAIN_S)
+    finally:
+        prompts.close()
 
 
 def _tell(file: Path, count: int, *, as_json: bool) -> None:

@@ -66,6 +66,11 @@ class Screen:
         if self._console.is_terminal:
             self._console.print(self.layout.head())
 
+    def note(self, lines: list[str]) -> None:
+        """Lines about what is listened to, between the exchanges that were and those to come."""
+        for line in lines:
+            self._print_cut(Text(printable(line), DIM))
+
     def show(self, row: ExchangeRow) -> None:
         """An exchange's line, in the place of its own earlier one if that is the last thing there."""
         self._end_line()

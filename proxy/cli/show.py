@@ -17,7 +17,8 @@ from proxy.store.trace import ExchangeRow, Trace
 _SIDES = {"request": Side.CLIENT, "response": Side.UPSTREAM}
 
 
-def _read_number(context: click.Context, parameter: click.Parameter, value: str) -> int:
+def exchange_number(context: click.Context, parameter: click.Parameter, value: str) -> int:
+    """The number that is typed for an exchange: its id, or -1 (`last`) for the newest."""
     try:
         number = -1 if value == "last" else int(value)
         if abs(number) >= 1 << 62:  # beyond what SQLite counts
@@ -30,7 +31,7 @@ def _read_number(context: click.Context, parameter: click.Parameter, value: str)
 
 
 @click.command(context_settings={"ignore_unknown_options": True})  # so that -1 is an ID
-@click.argument("number", metavar="ID", callback=_read_number)
+@click.argument("number", metavar="ID", callback=exchange_number)
 @click.option("--raw", type=click.Choice(list(_SIDES)), help="Write that body's bytes as recorded, nothing else.")
 @click.option("--json", "as_json", is_flag=True, help="Everything as one JSON object.")
 @click.option("--chunks/--no-chunks", default=None, help="List all chunks, or none. By default a long list is cut.")

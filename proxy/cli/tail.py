@@ -14,7 +14,8 @@ from proxy.cli.live import Follower, Screen
 from proxy.cli.options import open_trace, read_config, with_trace
 from proxy.cli.render import make_console
 from proxy.errors import TraceError, TraceTooNewError
-from proxy.store.trace import ExchangeRow, GapRow
+from proxy.store.engine_log import EngineLogStatus, engine_log_statuses
+from proxy.store.trace import ExchangeRow, GapRow, Trace
 
 
 @click.command()
@@ -53,9 +54,16 @@ def tail(*, count: int, follow: bool, text: bool, as_json: bool, trace: str | No
                 else:
                     view.show(row)
             if follow:
+                if isinstance(view, Screen):
+                    view.note([f"engine's log of {one.upstream}: {one.words}" for one in _logs(opened)])
                 Follower(opened, view, last or opened.latest(1)).run()
     except KeyboardInterrupt:
         click.echo(err=True)  # the ordinary end of -f: the prompt gets a line of its own
+
+
+def _logs(trace: Trace) -> list[EngineLogStatus]:
+    """The upstreams that have such a log, or may have."""
+    return [one for one in engine_log_statuses(trace.connection) if one.state != "not_lmstudio"]
 
 
 def _with_gaps(rows: list[ExchangeRow], gaps: list[GapRow]) -> Iterable[ExchangeRow | GapRow]:

@@ -1,23 +1,12 @@
-"""Chat templates: Jinja as Hugging Face's `apply_chat_template` speaks it, for both engines.
+"""Prompt templates for both engines: a template for models that are made up, and rendering in the engine's words."""
 
-Facts
------
-* Templates come with model files and requests: they are strangers' programs. They run in Jinja's immutable sandbox.
-* transformers renders with trim_blocks and lstrip_blocks, the loop controls extension, `raise_exception`,
-  `strftime_now`, a `tojson` that neither escapes HTML nor ASCII, and the special tokens as `bos_token`, `eos_token`
-  (https://huggingface.co/docs/transformers/chat_templating_writing, read 2026-09).
-"""
-
-import json
 from collections.abc import Mapping, Sequence
-from datetime import datetime
-from typing import Any, NoReturn
+from typing import Any
 
 import jinja2
-from jinja2.ext import loopcontrols
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from proxy.demo.engine import EngineError, Message
+from proxy.prompt.template import render_template
 
 CHATML = """\
 {%- macro calls(message) -%}
@@ -65,29 +54,6 @@ CHATML = """\
 message, as gpt-oss has it; where it is forbidden, the answer begins with an empty thought, as Qwen3 has it."""
 
 
-def _raise_exception(message: str) -> NoReturn:
-    raise jinja2.TemplateError(message)
-
-
-def _strftime_now(form: str) -> str:
-    return datetime.now().strftime(form)
-
-
-def _to_json(
-    value: Any,
-    ensure_ascii: bool = False,
-    indent: int | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,
-) -> str:
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
-
-
-_ENVIRONMENT = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
-_ENVIRONMENT.filters["tojson"] = _to_json
-_ENVIRONMENT.globals.update(raise_exception=_raise_exception, strftime_now=_strftime_now)
-
-
 def render(
     template: str,
     messages: Sequence[Message],
@@ -103,13 +69,8 @@ def render(
         EngineError: kind `template`: it is no Jinja, refuses the messages, or trips over them.
     """
     try:
-        return _ENVIRONMENT.from_string(template).render(
-            **(variables or {}),
-            messages=list(messages),
-            tools=list(tools) if tools else None,
-            add_generation_prompt=True,
-            bos_token=bos_token,
-            eos_token=eos_token,
+        return render_template(
+            template, messages, tools=tools, bos_token=bos_token, eos_token=eos_token, variables=variables
         )
     except jinja2.TemplateError as error:
         raise EngineError(f"Error rendering prompt with jinja template: {error}", kind="template") from error

@@ -1,30 +1,18 @@
-"""What a GGUF file says of itself: the header, read here, because llama.cpp must not be loaded to list models.
+"""What a GGUF file says of itself, by its header: llama.cpp must not be loaded to list models.
 
 Facts
 -----
-* Magic `GGUF`, version 2 or 3, counts of tensors and of key/value pairs, the pairs, the tensors' names and shapes, all
-  little-endian (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md, read 2026-09). Version 1 had 32-bit counts
-  and is not to be found any more.
 * `general.file_type` numbers llama.cpp's mixtures (`Q4_K_M`), a tensor's type ggml's formats (`Q4_K`).
 """
 
-import mmap
 import re
-import struct
-from collections import Counter
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from proxy.demo.engine import Model
-from proxy.errors import ProxyLogError
+from proxy.prompt.gguf import read_header
 
-_SCALARS: Final = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
-_STRING, _ARRAY = 8, 9
-_MOST_PAIRS = 1 << 16
-_MOST_TENSORS = 1 << 20
-_MOST_DIMENSIONS = 8
 _CONTROL = 3
 """`tokenizer.ggml.token_type` of tokens that are never text."""
 _FILE_TYPES: Final = {
@@ -40,10 +28,6 @@ _TENSOR_TYPES: Final = {
     **dict(enumerate(("IQ2_XXS", "IQ2_XS", "IQ3_XXS", "IQ1_S", "IQ4_NL", "IQ3_S", "IQ2_S", "IQ4_XS"), 16)),
     **{29: "IQ1_M", 30: "BF16", 34: "TQ1_0", 35: "TQ2_0", 39: "MXFP4"},
 }
-
-
-class _MalformedError(Exception):
-    """The bytes are not what the format says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,124 +88,32 @@ def read_gguf(file: Path) -> GgufFacts:
     Raises:
         ProxyLogError: it cannot be read, or is not a whole GGUF file.
     """
-    try:
-        with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return _facts(file, _Reader(data))
-    except OSError as error:
-        raise ProxyLogError(f"{file}: cannot read the model: {error.strerror}") from None
-    except ValueError:  # mmap's word for it
-        raise ProxyLogError(f"{file}: not a GGUF file: it is empty") from None
-    except _MalformedError as error:
-        raise ProxyLogError(f"{file}: not a whole GGUF file: {error}; fetch it again") from None
-
-
-class _Reader:
-    """Reads values one after the other."""
-
-    def __init__(self, data: mmap.mmap) -> None:
-        self._data = data
-        self._at = 0
-
-    @property
-    def size_bytes(self) -> int:
-        return len(self._data)
-
-    def take(self, size: int) -> bytes:
-        if size > len(self._data) - self._at:
-            raise _MalformedError(f"it ends inside its header, at byte {len(self._data)}")
-        self._at += size
-        return self._data[self._at - size : self._at]
-
-    def numbers(self, form: str, count: int) -> tuple[Any, ...]:
-        return struct.unpack(f"<{count}{form}", self.take(count * struct.calcsize(f"<{form}")))
-
-    def count(self, what: str, most: int) -> int:
-        found: int = self.numbers("Q", 1)[0]
-        if found > most:
-            raise _MalformedError(f"it claims to have {found} {what}")
-        return found
-
-    def text(self) -> str:
-        return self.take(self.count("bytes in a text", len(self._data))).decode("utf-8", "replace")
-
-    def value(self, kind: int, depth: int = 0) -> Any:
-        if form := _SCALARS.get(kind):
-            return self.numbers(form, 1)[0]
-        if kind == _STRING:
-            return self.text()
-        if kind != _ARRAY or depth > 3:
-            raise _MalformedError(f"it has a value of the unknown type {kind}")
-        item: int = self.numbers("I", 1)[0]
-        count = self.count("values in a list", len(self._data))
-        if form := _SCALARS.get(item):
-            return list(self.numbers(form, count))
-        return [self.value(item, depth + 1) for _ in range(count)]
-
-
-def _facts(file: Path, reader: _Reader) -> GgufFacts:
-    if reader.take(4) != b"GGUF":
-        raise _MalformedError("it does not start with GGUF")
-    version = reader.numbers("I", 1)[0]
-    if version not in {2, 3}:
-        raise _MalformedError(f"its version is {version}, not 2 or 3")
-    tensors = reader.count("tensors", _MOST_TENSORS)
-    pairs = reader.count("key/value pairs", _MOST_PAIRS)
-    told: dict[str, Any] = {}
-    for _ in range(pairs):
-        key = reader.text()
-        told[key] = reader.value(reader.numbers("I", 1)[0])
-    weights: Counter[int] = Counter()
-    for _ in range(tensors):
-        reader.text()
-        dimensions = reader.numbers("I", 1)[0]
-        if dimensions > _MOST_DIMENSIONS:
-            raise _MalformedError(f"it has a tensor of {dimensions} dimensions")
-        shape = reader.numbers("Q", dimensions)
-        kind, _offset = reader.numbers("I", 1)[0], reader.numbers("Q", 1)
-        weights[kind] += prod(shape)
-    architecture = _text(told, "general.architecture")
-    if not architecture:
-        raise _MalformedError("it does not say which architecture it has")
-    parameters = sum(weights.values())
-    template = _text(told, "tokenizer.chat_template")
-    commonest = weights.most_common(1)[0][0] if weights else 0
-    types = told.get("tokenizer.ggml.token_type")
+    header = read_header(file)
+    architecture = header.text("general.architecture")
+    template = header.text("tokenizer.chat_template")
+    parameters = sum(header.weights.values())
+    commonest = max(header.weights, key=header.weights.__getitem__, default=0)
+    types = header.values.get("tokenizer.ggml.token_type")
     return GgufFacts(
         file=file,
         architecture=architecture,
-        publisher=re.sub(r"[^\w.-]+", "-", _text(told, "general.organization").lower()) or "local",
-        max_context_length=_number(told, f"{architecture}.context_length"),
-        experts=_number(told, f"{architecture}.expert_used_count"),
+        publisher=re.sub(r"[^\w.-]+", "-", header.text("general.organization").lower()) or "local",
+        max_context_length=header.number(f"{architecture}.context_length"),
+        experts=header.number(f"{architecture}.expert_used_count"),
         quantization=_FILE_TYPES.get(
-            _number(told, "general.file_type", -1), _TENSOR_TYPES.get(commonest, f"type{commonest}")
+            header.number("general.file_type", -1), _TENSOR_TYPES.get(commonest, f"type{commonest}")
         ),
-        size_bytes=reader.size_bytes,
+        size_bytes=header.size_bytes,
         parameters=parameters,
-        size_label=_text(told, "general.size_label") or _size_label(parameters),
+        size_label=header.text("general.size_label") or _size_label(parameters),
         template=template,
-        bos_token=_token(told, "bos"),
-        eos_token=_token(told, "eos"),
+        bos_token=header.token("bos"),
+        eos_token=header.token("eos"),
         control_tokens=frozenset(at for at, kind in enumerate(types) if kind == _CONTROL)
         if isinstance(types, list)
-        else frozenset({_number(told, "tokenizer.ggml.eos_token_id", -1)}),
-        is_embedding=not template and ("bert" in architecture or f"{architecture}.pooling_type" in told),
+        else frozenset({header.number("tokenizer.ggml.eos_token_id", -1)}),
+        is_embedding=not template and ("bert" in architecture or f"{architecture}.pooling_type" in header.values),
     )
-
-
-def _text(told: dict[str, Any], key: str) -> str:
-    found = told.get(key)
-    return found if isinstance(found, str) else ""
-
-
-def _number(told: dict[str, Any], key: str, otherwise: int = 0) -> int:
-    found = told.get(key)
-    return found if isinstance(found, int) else otherwise
-
-
-def _token(told: dict[str, Any], which: str) -> str:
-    """The text of a special token."""
-    tokens, at = told.get("tokenizer.ggml.tokens"), _number(told, f"tokenizer.ggml.{which}_token_id", -1)
-    return str(tokens[at]) if isinstance(tokens, list) and 0 <= at < len(tokens) else ""
 
 
 def _size_label(parameters: int) -> str:

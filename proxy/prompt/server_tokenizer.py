@@ -32,15 +32,25 @@ async def count_tokens(url: str, model: str, texts: Sequence[str]) -> list[int]:
     """
     timeout = aiohttp.ClientTimeout(total=None, connect=_PATIENCE_S, sock_read=_PATIENCE_S)
     async with aiohttp.ClientSession(timeout=timeout) as session:
-        counts = await _by_http(session, url, texts)
-        return counts if counts is not None else await _by_websocket(session, url, model, texts)
+        counts = await count_by_http(session, url, texts)
+        return counts if counts is not None else await count_by_websocket(session, url, model, texts)
 
 
-async def _by_http(session: aiohttp.ClientSession, url: str, texts: Sequence[str]) -> list[int] | None:
-    """As llama.cpp counts; None where the path is not known."""
+async def count_by_http(
+    session: aiohttp.ClientSession, url: str, texts: Sequence[str], *, add_special: bool = False
+) -> list[int] | None:
+    """As llama.cpp counts; None where the path is not known.
+
+    Args:
+        session: has the limits of time.
+        url: the server's, without a path.
+        texts: what to count.
+        add_special: with the special tokens that the model wants around a prompt.
+    """
     counts = []
     for text in texts:
-        async with session.post(f"{url}/tokenize", json={"content": text}) as response:
+        asked = {"content": text, "add_special": add_special}
+        async with session.post(f"{url}/tokenize", json=asked) as response:
             try:
                 answer: Any = json.loads(await response.read())
             except ValueError:
@@ -52,9 +62,22 @@ async def _by_http(session: aiohttp.ClientSession, url: str, texts: Sequence[str
     return counts
 
 
-async def _by_websocket(session: aiohttp.ClientSession, url: str, model: str, texts: Sequence[str]) -> list[int]:
-    """As LM Studio counts."""
-    who = {"authVersion": 1, "clientIdentifier": f"guest:proxy-log-{uuid.uuid4()}", "clientPasskey": str(uuid.uuid4())}
+async def count_by_websocket(
+    session: aiohttp.ClientSession,
+    url: str,
+    model: str,
+    texts: Sequence[str],
+    *,
+    credentials: tuple[str, str] | None = None,
+) -> list[int]:
+    """As LM Studio counts; `credentials` are what it is told first, None: a guest's.
+
+    Raises:
+        NoTokenizerError: it does not count.
+        OSError, TimeoutError, aiohttp.ClientError: it cannot be reached.
+    """
+    identifier, passkey = credentials or (f"guest:proxy-log-{uuid.uuid4()}", str(uuid.uuid4()))
+    who = {"authVersion": 1, "clientIdentifier": identifier, "clientPasskey": passkey}
     try:
         async with asyncio.timeout(_PATIENCE_S), session.ws_connect(f"{url}/llm", max_msg_size=0) as socket:
             await socket.send_json(who)

@@ -24,8 +24,15 @@ class Shared:
         """Nothing yet."""
         self.identifiers: dict[str, str] = {}
         """Of a loaded model, by its instance reference, as earlier answers told."""
-        self.readings: list[Reading | None] = []
-        """In the order in which they began; None until a reading is asked for."""
+        self.readings: dict[int, Reading] = {}
+        """By their number, in which they began; an unfinished one only when it is asked for. What was taken is gone."""
+        self.count = 0
+        """How many have begun."""
+
+    def place(self) -> int:
+        """The number of one more."""
+        self.count += 1
+        return self.count - 1
 
 
 class Conversation:

@@ -12,7 +12,7 @@ Facts (lmstudio-api.md 5.1-5.4; lmstudio-js Transport.ts, ServerPort.ts)
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import cast
+from operator import itemgetter
 
 from proxy.exchange import Side
 from proxy.meaning import Json, Operation, Reading
@@ -79,13 +79,23 @@ class SdkSession:
 
     def readings(self, end: End | None) -> Sequence[Reading]:
         """See `Session`. Finished ones are made once; of the others, those to which something came."""
+        self._bring_up_to_date(end)
+        return [self._shared.readings[number] for number in sorted(self._shared.readings)]
+
+    def take(self, end: End | None) -> Sequence[tuple[int, Reading]]:
+        """See `EndlessSession`."""
+        self._bring_up_to_date(end)
+        taken = sorted(self._shared.readings.items(), key=itemgetter(0))
+        self._shared.readings.clear()
+        return taken
+
+    def _bring_up_to_date(self, end: End | None) -> None:
         if end is not None:
             self._finish(end)
         for conversation in self._open.values():
             self._update(conversation, end)
         if self._own is not None:
             self._update(self._own, end)
-        return cast("list[Reading]", self._shared.readings).copy()  # by now there is one in every place
 
     # --- frames -------------------------------------------------------------------------------------------------------
 
@@ -198,8 +208,7 @@ class SdkSession:
 
     def _show(self, conversation: Conversation) -> None:
         """Give it a place among the readings; what only its failure makes worth telling comes where it failed."""
-        conversation.index = len(self._shared.readings)
-        self._shared.readings.append(None)
+        conversation.index = self._shared.place()
 
     def _end(self, key: _Key, conversation: Conversation, at_us: int) -> None:
         conversation.call.is_finished = conversation.is_changed = True
@@ -232,7 +241,7 @@ class SdkSession:
             conversation.read_end()
         if self._status not in (None, 101):
             self._read_refusal(end.done_us or 0)
-        elif is_broken and not self._shared.readings:
+        elif is_broken and not self._shared.count:
             self._note(0).error(end.error or end.outcome, kind=end.outcome, where="outcome")
 
     def _read_refusal(self, at_us: int) -> None:

@@ -85,6 +85,18 @@ class Session(Protocol):
         ...
 
 
+class EndlessSession(Session, Protocol):
+    """One of an exchange that goes on for days with ever more readings: they can be taken out as they come."""
+
+    def take(self, end: End | None) -> Sequence[tuple[int, Reading]]:
+        """What came or changed since it was last asked, each with its number as in all `readings`, in that order.
+
+        A finished reading comes once and is let go of; one that still runs comes again whenever it has changed.
+        `readings` is not to be asked any more.
+        """
+        ...
+
+
 class Reader(Protocol):
     """One dialect."""
 

@@ -32,14 +32,23 @@ def enqueue(connection: sqlite3.Connection, call_ids: Iterable[int]) -> None:
 
 
 def forget(connection: sqlite3.Connection, call_ids: Iterable[int]) -> None:
-    """Delete what was found out about the prompts of calls."""
+    """Delete what was concluded about the prompts of calls, which are read again.
+
+    Prompts and counts of tokens stay: what a server said when it was asked, it may not say again.
+    """
     ids = [(call_id,) for call_id in call_ids]
+    for table in _TABLES:
+        connection.executemany(f"DELETE FROM {table} WHERE call_id = ?", ids)
+
+
+def drop(connection: sqlite3.Connection, call_ids: Iterable[int]) -> None:
+    """Delete everything about the prompts of calls, which are no more."""
+    ids = [(call_id,) for call_id in call_ids]
+    forget(connection, (call_id for (call_id,) in ids))
     connection.executemany(
         "DELETE FROM read_prompt_spans WHERE prompt_id IN (SELECT id FROM read_prompts WHERE call_id = ?)", ids
     )
     connection.executemany("DELETE FROM read_prompts WHERE call_id = ?", ids)
-    for table in _TABLES:
-        connection.executemany(f"DELETE FROM {table} WHERE call_id = ?", ids)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,10 +174,41 @@ class PromptRows:
         self._connection.execute("INSERT OR REPLACE INTO prompt_problems VALUES(?, ?, ?)", (call_id, kind, detail))
 
     def _put(self, row: tuple[object, ...]) -> int:
-        self._connection.execute("DELETE FROM read_prompts WHERE call_id = ? AND source = ?", row[:2])
-        cursor = self._connection.execute("INSERT INTO read_prompts VALUES(NULL, ?, ?, ?, ?, ?, ?, ?, ?)", row)
-        assert cursor.lastrowid is not None
-        return cursor.lastrowid
+        """In place of the prompt of that source, if there is one: it keeps its id, and if it is the same its spans."""
+        self._connection.execute(
+            "INSERT INTO read_prompts VALUES(NULL, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT(call_id, source) DO UPDATE SET"
+            " event_id = excluded.event_id, parts = excluded.parts, confidence = excluded.confidence,"
+            " template_id = excluded.template_id, note = excluded.note, at_us = excluded.at_us",
+            row,
+        )
+        (prompt_id,) = self._connection.execute(
+            "SELECT id FROM read_prompts WHERE call_id = ? AND source = ?", row[:2]
+        ).fetchone()
+        return int(prompt_id)
+
+    def take_away(self, call_id: int, source: PromptSource) -> None:
+        """There is no prompt of that source any more."""
+        where = (call_id, source.value)
+        self._connection.execute(
+            "DELETE FROM read_prompt_spans WHERE prompt_id IN"
+            " (SELECT id FROM read_prompts WHERE call_id = ? AND source = ?)",
+            where,
+        )
+        self._connection.execute("DELETE FROM read_prompts WHERE call_id = ? AND source = ?", where)
+
+    def has(self, call_id: int, source: PromptSource) -> bool:
+        """Whether there is a prompt of that source."""
+        query = "SELECT 1 FROM read_prompts WHERE call_id = ? AND source = ?"
+        return self._connection.execute(query, (call_id, source.value)).fetchone() is not None
+
+    def counted(self, prompt_id: int, spans: Sequence[tuple[int, int]]) -> list[int] | None:
+        """Tokens of a prompt's spans as they were counted before, if these are the same: (start, length) each."""
+        rows = self._connection.execute(
+            "SELECT start, length, tokens FROM read_prompt_spans WHERE prompt_id = ? ORDER BY seq", (prompt_id,)
+        ).fetchall()
+        if [row[:2] for row in rows] != list(spans) or any(row[2] is None for row in rows):
+            return None
+        return [row[2] for row in rows]
 
     def _part(self, text: str) -> int:
         return self._addressed("read_prompt_parts", text)

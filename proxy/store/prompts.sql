@@ -25,7 +25,7 @@ CREATE TABLE read_templates (               -- prompt templates, content-address
 CREATE TABLE read_template_sources (        -- where each was found
     template_id INTEGER NOT NULL REFERENCES read_templates(id),
     model TEXT NOT NULL,
-    source TEXT NOT NULL,                   -- 'request', 'effective', 'model_default', 'props', 'gguf', 'override'
+    source TEXT NOT NULL,                   -- 'request', 'effective', 'model_default', 'props', 'gguf', 'tokenizer', 'override'
     detail TEXT,                            -- which file, which call
     bos_token TEXT, eos_token TEXT,         -- that it is to be rendered with; NULL: not told
     first_at_us INTEGER NOT NULL,           -- UTC
@@ -105,6 +105,13 @@ CREATE TABLE model_snapshots (              -- settings of a model as its server
     values_id INTEGER NOT NULL REFERENCES read_values(id),  -- JSON: [[name, value, origin, sent_as, note, is_ignored],...]
     PRIMARY KEY (upstream_url, model, source, first_at_us)
 ) WITHOUT ROWID;
+
+CREATE TABLE engine_log_status (            -- whether the engine's log is listened to, as serve's back process says
+    upstream TEXT PRIMARY KEY,              -- its configured name
+    state TEXT NOT NULL,                    -- 'asking', 'unreachable', 'not_lmstudio', 'listening', 'refused' or 'lost'
+    detail TEXT NOT NULL,                   -- why, in words; may be empty
+    since_us INTEGER NOT NULL               -- UTC
+);
 
 CREATE INDEX prompt_queue_step ON prompt_queue(step, call_id);
 CREATE INDEX read_pairings_input ON read_pairings(input_event_id) WHERE input_event_id IS NOT NULL;

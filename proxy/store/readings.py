@@ -13,7 +13,7 @@ from proxy.read.json_fields import encode_json
 from proxy.store.call_totals import TOTALS_OF as _TOTALS_OF
 from proxy.store.call_totals import CallTotals, TotalsRow
 from proxy.store.message_rows import Counter, MessageRows, Places, chain_key
-from proxy.store.prompts import ENGINE_LOG_TAG, enqueue, forget
+from proxy.store.prompts import ENGINE_LOG_TAG, drop, enqueue, forget
 from proxy.store.recordings import Recording
 from proxy.store.rows import DIGEST_BYTES
 from proxy.store.sessions import Sessions
@@ -36,6 +36,12 @@ _COLUMNS = (
 )
 _INSERT = f"INSERT INTO read_calls({', '.join(_COLUMNS)}) VALUES({', '.join('?' * len(_COLUMNS))})"
 _OLD = "SELECT seq, id, session_id FROM read_calls WHERE exchange_id = ?"
+_ADDED_BEFORE = """
+SELECT (SELECT max(seq) FROM read_calls WHERE exchange_id = ?1),
+    (SELECT session_id FROM read_calls WHERE exchange_id = ?1 LIMIT 1)"""
+_AT = "SELECT id, is_running FROM read_calls WHERE exchange_id = ? AND seq = ?"
+_NEXT_PROBLEM = "SELECT coalesce(max(seq), -1) + 1 FROM read_problems WHERE exchange_id = ?"
+_GAP = Problem("gap", "bytes of the exchange are missing; see the view gaps")
 _CONFIG = "INSERT OR REPLACE INTO model_configs VALUES(?, ?, ?, ?)"
 _PROBLEM = "INSERT INTO read_problems VALUES(?, ?, ?, ?, ?, ?, ?)"
 _COUNT_UNREAD = """
@@ -109,17 +115,72 @@ class ReadingRows:
             if is_missing:
                 problems.append(Problem("previous_missing", f"{reading.previous_response_id} is not recorded"))
             if seq == 0 and read.recording.has_gap:
-                problems.append(Problem("gap", "bytes of the exchange are missing; see the view gaps"))
+                problems.append(_GAP)
             for problem in problems:
                 self._put_problem(exchange_id, call_id, problem_seq, problem)
                 problem_seq += 1
             if reading.unread and self._is_unread(exchange_id):
                 counted = [(of.reader_id, path, count, exchange_id) for path, count in reading.unread]
                 self._connection.executemany(_COUNT_UNREAD, counted)
+        if len(old) > len(read.readings):
+            drop(self._connection, [call_id for seq, call_id in old.items() if seq >= len(read.readings)])
         if read.failure is not None:
             self._put_problem(exchange_id, None, problem_seq, Problem("reader_failed", read.failure))
         if read.recording.end is not None:
             self._done.append((exchange_id, reader_id, read.failure))
+
+    def add(self, read: Read, numbers: Sequence[int]) -> None:
+        """Store further readings of an exchange that is read as it goes on, `numbers` being their places in it.
+
+        What is there under a number stays if it was finished: after a crash an exchange is read from its start again.
+        """
+        assert read.reader is not None
+        recording = read.recording
+        self._may_be_read_before(recording.id)
+        reader_id = self.reader_id(*read.reader)
+        if read.readings:
+            last, session_id = self._connection.execute(_ADDED_BEFORE, (recording.id,)).fetchone()
+            of = self._of(read, reader_id, session_id)
+            (problem_seq,) = self._connection.execute(_NEXT_PROBLEM, (recording.id,)).fetchone()
+            for number, reading in zip(numbers, read.readings, strict=True):
+                call_id = (
+                    self._make_room(recording.id, number) if last is not None and number <= last else self._new_id()
+                )
+                if call_id is None:
+                    continue
+                self._put_call(call_id, number, reading, of)
+                problems: list[CallError | Problem] = [*reading.errors, *reading.problems]
+                for problem in problems:
+                    self._put_problem(recording.id, call_id, problem_seq, problem)
+                    problem_seq += 1
+                if reading.unread and not reading.is_running:
+                    counted = [(reader_id, path, count, recording.id) for path, count in reading.unread]
+                    self._connection.executemany(_COUNT_UNREAD, counted)
+        if recording.end is not None:
+            if recording.has_gap:
+                self._put_gap(recording.id)
+            self._done.append((recording.id, reader_id, None))
+
+    def _make_room(self, exchange_id: int, number: int) -> int | None:
+        """The id of the call with that number, which is taken away; None if it is to stay."""
+        row = self._connection.execute(_AT, (exchange_id, number)).fetchone()
+        if row is None:
+            return self._new_id()
+        call_id, is_running = row
+        if not is_running:
+            return None
+        self._connection.execute("DELETE FROM read_calls WHERE id = ?", (call_id,))
+        self._connection.execute(
+            "DELETE FROM read_problems WHERE exchange_id = ? AND call_id = ?", (exchange_id, call_id)
+        )
+        return int(call_id)
+
+    def _put_gap(self, exchange_id: int) -> None:
+        """At the end: bytes are missing."""
+        first = self._connection.execute(_AT, (exchange_id, 0)).fetchone()
+        (problem_seq,) = self._connection.execute(_NEXT_PROBLEM, (exchange_id,)).fetchone()
+        if first is not None:
+            self._put_problem(exchange_id, first[0], problem_seq, _GAP)
 
     def _of(self, read: Read, reader_id: int, session_before: int | None) -> "_Of":
         session_id, tag = self._sessions.of(read.recording, session_before)

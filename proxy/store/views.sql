@@ -430,6 +430,19 @@ JOIN read_values v ON v.id = (SELECT g.parameters_id FROM model_configs g
     json_each(v.data) p
 WHERE c.operation IN ('chat', 'completion') AND json_extract(p.value, '$[2]') = 'model_default'
 UNION ALL
+SELECT c.id, json_extract(p.value, '$[0]'),
+    CASE json_type(p.value, '$[1]') WHEN 'true' THEN 'true' WHEN 'false' THEN 'false'
+        ELSE json_extract(p.value, '$[1]') END, 'model_default',
+    json_extract(p.value, '$[3]'), s.source || ', asked ' || s.told, 0
+FROM read_calls c JOIN call_snapshots s ON s.call_id = c.id, json_each(s.settings) p
+WHERE json_extract(p.value, '$[2]') = 'model_default'
+    AND NOT EXISTS (SELECT 1 FROM read_values v, json_each(v.data) q
+        WHERE v.id = (SELECT g.parameters_id FROM model_configs g
+            WHERE g.model IN (c.model_answered, c.model_asked) AND g.at_us <= c.started_at_us
+            ORDER BY g.at_us DESC LIMIT 1)
+        AND json_extract(q.value, '$[2]') = 'model_default'
+        AND json_extract(q.value, '$[0]') = json_extract(p.value, '$[0]'))
+UNION ALL
 SELECT c.id, u.value, NULL, 'unknown', NULL,
     'not in the request, and the server told neither its value nor the model''s default', 0
 FROM read_calls c, json_each('["temperature","top_p","top_k","min_p","repeat_penalty","presence_penalty",'
@@ -441,7 +454,9 @@ WHERE c.operation IN ('chat', 'completion')
         WHERE v.id = (SELECT g.parameters_id FROM model_configs g
             WHERE g.model IN (c.model_answered, c.model_asked) AND g.at_us <= c.started_at_us
             ORDER BY g.at_us DESC LIMIT 1)
-        AND json_extract(p.value, '$[0]') = u.value);
+        AND json_extract(p.value, '$[0]') = u.value)
+    AND NOT EXISTS (SELECT 1 FROM call_snapshots s, json_each(s.settings) p
+        WHERE s.call_id = c.id AND json_extract(p.value, '$[0]') = u.value);
 
 -- Token counts side by side, each with who counted. What a tokenizer of another model counts is an estimate.
 CREATE VIEW token_counts AS

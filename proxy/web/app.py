@@ -23,6 +23,7 @@ from proxy.config import Address, parse_address
 from proxy.errors import TraceError
 from proxy.exchange import Outcome, Side
 from proxy.readable import duration, local_time, printable, size
+from proxy.store.engine_log import engine_log_statuses
 from proxy.store.trace import Trace
 from proxy.web import pages
 
@@ -140,7 +141,12 @@ class Site:
 
     async def _list(self, request: web.Request) -> web.Response:
         trace = self._opened()
-        more = {"file": self._file, "models": pages.models(trace), "gap": pages.last_gap(trace)}
+        more = {
+            "file": self._file,
+            "models": pages.models(trace),
+            "gap": pages.last_gap(trace),
+            "logs": engine_log_statuses(trace.connection),
+        }
         return self._page("list.html", outcomes=[pages.RUNNING, *Outcome], **more, **self._listing(request))
 
     async def _rows(self, request: web.Request) -> web.Response:

@@ -1,9 +1,11 @@
 """`proxy-log tail` lists exchanges, and follows them from another process."""
 
+import contextlib
 import json
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -18,6 +20,7 @@ from hypothesis import strategies as st
 from proxy.cli.line import Layout
 from proxy.exchange import Outcome, Side
 from proxy.record.journal import Gap
+from proxy.store.engine_log import EngineLogStatus, put_status
 from proxy.store.trace import ExchangeRow
 from tests.cli.conftest import Run
 from tests.cli.recording import EVENTS, Recording
@@ -206,6 +209,19 @@ def test_text_of_a_stream_is_shown_while_it_grows(recorded: Recording, following
     follow.wait_for("completed\n     2 ")
     follow.wait_for("\n     2 \u2502 Once upon a time there was a mouse.\n     2 2")
     assert (follow.interrupt(), follow.errors.strip()) == (0, "")
+
+
+def test_it_says_whether_the_engines_log_is_listened_to(recorded: Recording, following: list[Following]) -> None:
+    recorded.chat()
+    recorded.take_in()
+    with contextlib.closing(sqlite3.connect(recorded.trace, isolation_level=None)) as connection:
+        put_status(connection, EngineLogStatus("lmstudio", "listening", "", 1_750_000_000_000_000))
+        put_status(connection, EngineLogStatus("second", "refused", "status 401", 1_750_000_000_000_000))
+        put_status(connection, EngineLogStatus("ollama", "not_lmstudio", "", 1_750_000_000_000_000))
+    follow = _follow(following)
+    follow.wait_for("engine's log of second: not listening: refused: status 401\n")
+    assert follow.out.splitlines()[1] == "engine's log of lmstudio: listening"
+    assert "ollama" not in follow.out, "what has no such log needs no line"
 
 
 def test_streams_side_by_side_are_not_mixed(recorded: Recording, following: list[Following]) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -126,7 +127,16 @@ def _has_ipv6() -> bool:
     return True
 
 
+@pytest.fixture
+def heard() -> Iterator[None]:
+    """Signals that whoever runs the tests ignores (`nohup`) are not ignored by what they start."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.usefixtures("heard")
 def test_a_signal_lets_a_running_stream_end_and_takes_no_new_one(
     start_proxy: StartProxy, upstream: RawServer, number: signal.Signals
 ) -> None:

@@ -1,5 +1,6 @@
 """LM Studio's log over /diagnostics, by the samples of the digest's section 5.10."""
 
+import json
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ from proxy.meaning import (
 from proxy.read.lmstudio_log import LMStudioLog
 from proxy.read.reader import Claim, End, RequestHead
 from tests.read.mutated_json import mutated
-from tests.read.sdk_socket import AUTH, JSON, Frame, client, opened, read, read_cut, say, server
+from tests.read.sdk_socket import AUTH, COMPLETED, JSON, Frame, client, opened, read, read_cut, say, server
 
 LOG = LMStudioLog()
 CREATE = client(type="channelCreate", endpoint="streamLogs", channelId=0)
@@ -100,7 +101,7 @@ def test_predictions_are_readings_and_lines_are_counted() -> None:
     assert read(LOG, "/diagnostics", *STREAM) == [
         Reading(
             reader="lmstudio_log",
-            version=1,
+            version=2,
             operation=Operation.LOG,
             is_streamed=True,
             measured=Measured(started_us=30, request_complete_us=30, first_byte_us=40, done_us=90),
@@ -108,7 +109,7 @@ def test_predictions_are_readings_and_lines_are_counted() -> None:
         ),
         Reading(
             reader="lmstudio_log",
-            version=1,
+            version=2,
             operation=Operation.LOG,
             model_answered="gemma-2-2b-it",
             messages=(Message("prompt", (Part(PartKind.TEXT, PROMPT),)),),
@@ -117,7 +118,7 @@ def test_predictions_are_readings_and_lines_are_counted() -> None:
         ),
         Reading(
             reader="lmstudio_log",
-            version=1,
+            version=2,
             operation=Operation.LOG,
             model_answered="gemma-2-2b-it",
             answers=(Message("assistant", (Part(PartKind.TEXT, "Hello!"),)),),
@@ -194,3 +195,68 @@ def test_live_readings_grow_at_their_end_and_older_ones_stay() -> None:
     assert [one.details.get("server") for one in (first[0], second[0])] == [1, 2]
     assert first[0].is_running
     assert second[1] is first[1]
+
+
+def generated(content: str) -> list[Reading]:
+    """What a line of the server says beside being counted."""
+    return read(LOG, "/diagnostics", CREATE, logged(5, type="server.log", level="info", content=content))[1:]
+
+
+LINE = "[2026-08-01 10:00:00][INFO][m] Generated prediction: "
+COMPLETION = {"id": "chatcmpl-1", "object": "chat.completion", "choices": [{"message": {"content": 'say "hi"\n\\ ü'}}]}
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_line_with_a_prediction_is_a_reading_with_the_answers_id(indent: int | None) -> None:
+    (reading,) = generated(LINE + json.dumps(COMPLETION, indent=indent))
+    assert reading.details == {"event": "generated", "timestamp_ms": 5}
+    assert reading.response_id == "chatcmpl-1"
+    assert reading.answers == (Message("assistant", (Part(PartKind.TEXT, 'say "hi"\n\\ ü'),)),)
+    assert reading.operation is Operation.LOG
+    assert not reading.is_running
+
+
+def test_completions_of_raw_prompts_have_their_text_elsewhere() -> None:
+    (reading,) = generated(LINE + json.dumps({"id": "cmpl-1", "choices": [{"text": "said"}]}))
+    assert reading.answers[0].parts[0].text == "said"
+
+
+@given(st.text(max_size=30), st.integers(0, 200), st.booleans())
+def test_of_a_line_that_was_cut_stays_what_is_there(text: str, end: int, is_marked: bool) -> None:
+    whole = json.dumps({"id": "chatcmpl-1", "choices": [{"message": {"content": text}}]})
+    cut = whole[: min(end, len(whole) - 3)] + ("... <Truncated in logs> ...}]}" if is_marked else "")
+    found = generated(LINE + cut)
+    if len(found) == 1:
+        assert found[0].response_id == "chatcmpl-1"
+        said = "".join(part.text for answer in found[0].answers for part in answer.parts)
+        clean = text.encode("utf-8", "replace").decode()
+        assert clean.startswith(said.rstrip("\ufffd.? ")) or "... <Truncated" in said
+    else:
+        assert not found
+        assert end < whole.index("chatcmpl-1") + len("chatcmpl-1") + 1
+
+
+@pytest.mark.parametrize(
+    "content", ["Generated prediction:", LINE, LINE + "[1]", LINE + '{"choices":[]}', LINE + "msg_1"]
+)
+def test_line_without_an_id_is_only_counted(content: str) -> None:
+    assert generated(content) == []
+
+
+@given(st.lists(st.sampled_from([INPUT, OUTPUT, SERVER, RUNTIME]), max_size=12), st.sets(st.integers(0, 12)))
+def test_readings_that_are_taken_as_they_come_are_those_of_the_whole(frames: list[Frame], pauses: set[int]) -> None:
+    line = logged(7, type="server.log", level="info", content=LINE + json.dumps(COMPLETION))
+    odd = server(type="strange")
+    sent = [CREATE, *frames, line, odd, *frames]
+    session = opened(LOG, "/diagnostics")
+    taken: dict[int, Reading] = {}
+    finished: list[int] = []
+    for at, frame in enumerate(sent):
+        say(session, frame, start_us=10 + 10 * at)
+        if at in pauses:
+            for number, reading in session.take(None):  # type: ignore[attr-defined]
+                assert number not in finished, "a finished one comes once"
+                taken[number] = reading
+                finished += [] if reading.is_running else [number]
+    taken |= dict(session.take(COMPLETED))  # type: ignore[attr-defined]
+    assert [taken[number] for number in sorted(taken)] == read(LOG, "/diagnostics", *sent)

@@ -72,6 +72,9 @@ VIEWS = {
         "tiktoken_tokens output_tokens share room dropped_by_client dropped_by_server"
     ),
     "prompt_templates": "id model source detail first_at_us last_at_us text bos_token eos_token",
+    "call_snapshots": "call_id source upstream_url model told told_at_us settings",
+    "precedence_findings": "upstream_url model surface name won evidence call_ids at_us session_id",
+    "call_settings": "call_id name request_value base_value effective_value won value how base_at",
 }
 
 """Every view with its columns. Add what is new; what is here is in users' queries and must stay."""
@@ -79,9 +82,9 @@ VIEWS = {
 
 PROMPT_VIEWS = (
     *("engine_events", "rendered_prompts", "prompt_pairings", "prompt_spans", "message_fates", "context_windows"),
-    "prompt_templates",
+    *("prompt_templates", "call_snapshots", "precedence_findings"),
 )
-"""Those that are filled after the readings; see tests/test_prompt_indexer.py."""
+"""Those that are filled after the readings; see tests/prompt_index."""
 
 WHOLE_TABLE = re.compile(r"SCAN (c|m|t|a|b|read_\w+|recorded_\w+|blobs)\b")
 """A step of SQLite's plan that looks at every row of a table that grows, by its name in the views."""
@@ -129,6 +132,8 @@ def test_every_view_gives_rows_of_an_ordinary_call(made: Traffic) -> None:
         ("SELECT * FROM calls ORDER BY id DESC LIMIT 20", None),
         ("SELECT * FROM call_messages WHERE call_id = 5", None),
         ("SELECT * FROM call_parameters WHERE call_id = 5", None),
+        ("SELECT * FROM call_settings WHERE call_id = 5", None),
+        ("SELECT * FROM precedence_findings", "read_calls_tag"),
         ("SELECT * FROM token_counts WHERE call_id = 5", None),
         ("SELECT * FROM tool_calls WHERE call_id = 5", None),
         ("SELECT * FROM messages WHERE id = 5", None),

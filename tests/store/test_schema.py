@@ -21,15 +21,23 @@ if TYPE_CHECKING:
 
 PROMPT_VIEWS = (
     *("engine_events", "rendered_prompts", "prompt_pairings", "prompt_spans", "message_fates", "context_windows"),
-    "prompt_templates",
+    *("prompt_templates", "call_snapshots", "precedence_findings"),
 )
 VIEWS = (
     *("exchanges", "request_bodies", "response_bodies", "chunks", "websocket_messages", "headers", "gaps", "models"),
     *("calls", "readings", "messages", "call_messages", "tool_calls", "call_parameters", "token_counts", "threads"),
-    *("speeds", "sessions", "problems", *PROMPT_VIEWS),
+    *("speeds", "sessions", "problems", "call_settings", *PROMPT_VIEWS),
 )
 PROMPT_TABLES = (
-    *("model_snapshots", "prompt_problems", "read_windows", "read_message_fates", "read_prompt_spans", "read_prompts"),
+    *(
+        "engine_log_status",
+        "model_snapshots",
+        "prompt_problems",
+        "read_windows",
+        "read_message_fates",
+        "read_prompt_spans",
+        "read_prompts",
+    ),
     *("read_prompt_parts", "read_template_sources", "read_templates", "read_pairings", "prompt_queue"),
 )
 READING_TABLES = (

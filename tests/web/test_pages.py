@@ -1,14 +1,17 @@
 """What the pages tell of the traffic."""
 
+import contextlib
 import gzip
 import json
 import os
 import re
+import sqlite3
 
 import pytest
 
 from proxy.exchange import Outcome, Side
 from proxy.record.journal import Gap, Kind
+from proxy.store.engine_log import EngineLogStatus, put_status
 from proxy.store.trace import Trace
 from proxy.web import pages
 from tests.cli.recording import ANSWER, CHAT, CHAT_HEAD, EVENTS, Recording
@@ -41,6 +44,16 @@ def test_list_has_the_columns_of_tail_newest_first(recorded: Recording, site: Se
         **{"first": "83ms", "total": "85ms", "outcome": "completed"},
     }
     assert (cells(page, 2)["total"], cells(page, 2)["outcome"]) == ("-", "running")
+
+
+def test_list_says_whether_the_engines_log_is_listened_to(recorded: Recording, site: Served) -> None:
+    recorded.take_in()
+    assert "engine's log" not in site.ask("/").text
+    with contextlib.closing(sqlite3.connect(recorded.trace, isolation_level=None)) as connection:
+        put_status(connection, EngineLogStatus("lmstudio", "refused", "<b>no</b>", 1_750_000_000_000_000))
+    page = site.ask("/").text
+    assert "engine's log of lmstudio: not listening: refused: &lt;b&gt;no&lt;/b&gt;" in page
+    assert '<time datetime="2025-06-15T15:06:40.000000Z">' in page
 
 
 def test_list_is_filtered_by_model_outcome_and_path(recorded: Recording, site: Served) -> None:

@@ -1,0 +1,60 @@
+"""Which setting of a call won, for `proxy-log explain --parameters`."""
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from typing import Any
+
+from rich.console import Console
+from rich.style import Style
+from rich.text import Text
+
+from proxy.cli.render import BOLD, DIM, GOOD, NAME, WARN, fit, printable
+
+_VIEW = "SELECT 1 FROM sqlite_schema WHERE type = 'view' AND name = 'call_settings'"
+_SETTINGS = """
+SELECT name, request_value, base_value, effective_value, won, value, how, base_at FROM call_settings
+WHERE call_id = ? ORDER BY request_value IS NULL, won = 'unknown', name"""
+_COLUMNS = (("setting", 24), ("request", 12), ("base", 12), ("in force", 12), ("won", 13))
+_STYLES = {"request": GOOD, "unknown": DIM, "ignored": WARN, "server": WARN, "model default": NAME, "preset": NAME}
+_PLAIN = Style()
+
+
+def parameter_lines(connection: sqlite3.Connection, call_id: int, width: int) -> Iterator[Text]:
+    """Every setting with the request's value, the server's before it, the one in force, who won, and how that is known.
+
+    Settings that nobody told anything of are only named.
+    """
+    if not connection.execute(_VIEW).fetchone():
+        yield Text("This trace does not tell settings; proxy-log serve brings it up to date.", style=WARN)
+        return
+    rows = connection.execute(_SETTINGS, (call_id,)).fetchall()
+    yield Text.assemble((f"Settings of call {call_id}", BOLD))
+    if not rows:
+        yield Text("  There are none: the call is neither a chat nor a completion.", style=DIM)
+        return
+    yield Text("  " + "".join(fit(name, cells) for name, cells in _COLUMNS).rstrip(), style=DIM)
+    untold = []
+    for name, request, base, effective, won, value, how, base_at in rows:
+        if request is None and base is None and effective is None and value is None:
+            untold.append(name)
+            continue
+        style = _STYLES.get(won, _PLAIN)
+        line = Text("  ").append(_cell(name, 24), BOLD if request is not None else _PLAIN)
+        line.append(_cell(request, 12)).append(_cell(base, 12)).append(_cell(value, 12), style)
+        yield line.append(won, style)
+        yield from _wrapped(f"{how}{f' (base told at {base_at})' if base_at and base is not None else ''}", width)
+    if untold:
+        yield from _wrapped(f"Nobody told anything of {', '.join(untold)}.", width, indent=2)
+
+
+def _cell(value: Any, cells: int) -> str:
+    """A value in a column, with a blank behind it; `-` for none."""
+    text = "-" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return fit(printable(text, is_one_line=True), cells - 1) + " "
+
+
+def _wrapped(text: str, width: int, indent: int = 4) -> Iterator[Text]:
+    room = max(width - 1 - indent, 20)
+    for each in Text(printable(text, is_one_line=True), style=DIM).wrap(Console(width=room), room):
+        yield Text(" " * indent).append_text(each)

@@ -1,0 +1,161 @@
+"""Finds a model's prompt template on this machine, in the folders of LM Studio or wherever a server says the file is.
+
+Facts (lmstudio-api.md 9)
+-------------------------
+* LM Studio's home is what ~/.lmstudio-home-pointer says, else ~/.cache/lm-studio if it is there, else ~/.lmstudio.
+* Models lie in `models/<publisher>/<repo>/<file>.gguf`; MLX: a folder, with the template among the tokenizer's files.
+* What the user sets for a model is in
+  `.internal/user-concrete-model-default-config/<publisher>/<repo>/<file>.gguf.json`, as `operation` or `load` with
+  `fields`; the template's key is `llm.prediction.promptTemplate` or `llm.load.promptTemplate` [T].
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Self
+
+from proxy.errors import ProxyLogError
+from proxy.prompt.gguf import read_header
+
+_OVERRIDES = ".internal/user-concrete-model-default-config"
+_KEYS = {"operation": "llm.prediction.promptTemplate", "load": "llm.load.promptTemplate"}
+_MAX_JSON_BYTES = 1 << 24
+
+
+@dataclass(frozen=True, slots=True)
+class FoundTemplate:
+    """A template, and where it was found."""
+
+    text: str
+    source: str
+    """`override` (the user's, in LM Studio), `gguf`, or `tokenizer` (of an MLX folder)."""
+    detail: str
+    """The file."""
+    bos_token: str = ""
+    eos_token: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFiles:
+    """LM Studio's folder on this machine."""
+
+    home: Path
+
+    @classmethod
+    def find(cls, folder: str = "", user_home: Path | None = None) -> Self:
+        """`folder`: LM Studio's home, if it is not where it is as a rule; `user_home` is for tests."""
+        if folder:
+            return cls(Path(folder).expanduser())
+        base = user_home or Path.home()
+        try:
+            told = (base / ".lmstudio-home-pointer").read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError):
+            told = ""
+        old = base / ".cache" / "lm-studio"
+        return cls(Path(told) if told else old if old.is_dir() else base / ".lmstudio")
+
+    def template(self, path: str) -> FoundTemplate | None:
+        """The template of the model at `path`: absolute, or as LM Studio names it, below its `models`.
+
+        None where there is no such file here, or none with a template.
+        """
+        file = self._file(path)
+        if file is None:
+            return None
+        try:
+            stamp = file.stat().st_mtime_ns
+        except (OSError, ValueError):
+            return None
+        found = _of_folder(file) if file.is_dir() else _of_gguf(file, stamp)
+        override = self._override(path)
+        if override is None:
+            return found
+        tokens = (found.bos_token, found.eos_token) if found is not None else ("", "")
+        return FoundTemplate(*override, *tokens)
+
+    def _file(self, path: str) -> Path | None:
+        """An absolute path as it is; a relative one never leaves the folder of models."""
+        if not path or "\0" in path:
+            return None
+        if Path(path).is_absolute():
+            return Path(path)
+        models = (self.home / "models").resolve()
+        file = (models / path).resolve()
+        return file if file.is_relative_to(models) else None
+
+    def _override(self, path: str) -> tuple[str, str, str] | None:
+        if Path(path).is_absolute():
+            models = (self.home / "models").resolve()
+            if not Path(path).resolve().is_relative_to(models):
+                return None
+            path = str(Path(path).resolve().relative_to(models))
+        base = (self.home / _OVERRIDES).resolve()
+        file = (base / f"{path}.json").resolve()
+        told = _json(file) if file.is_relative_to(base) else None
+        for place, key in _KEYS.items():
+            for field in _fields(told, place):
+                text = _jinja(field.get("value")) if field.get("key") == key else None
+                if text:
+                    return text, "override", str(file)
+        return None
+
+
+@lru_cache(maxsize=16)
+def _of_gguf(file: Path, stamp: int) -> FoundTemplate | None:
+    """`stamp`: when it was changed; another one is another file."""
+    try:
+        header = read_header(file)
+    except ProxyLogError:  # no model, or not here: nothing is known then
+        return None
+    text = header.text("tokenizer.chat_template")
+    return FoundTemplate(text, "gguf", str(file), header.token("bos"), header.token("eos")) if text else None
+
+
+def _of_folder(folder: Path) -> FoundTemplate | None:
+    """Of an MLX model: the tokenizer's configuration, or a file of its own beside it."""
+    config = _json(folder / "tokenizer_config.json")
+    config = config if isinstance(config, dict) else {}
+    text, file = config.get("chat_template"), folder / "tokenizer_config.json"
+    if not isinstance(text, str) or not text:
+        file = folder / "chat_template.jinja"
+        try:
+            text = file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError):
+            file = folder / "chat_template.json"
+            told = _json(file)
+            text = told.get("chat_template") if isinstance(told, dict) else None
+    if not isinstance(text, str) or not text:
+        return None
+    return FoundTemplate(text, "tokenizer", str(file), _token(config, "bos_token"), _token(config, "eos_token"))
+
+
+def _token(config: dict[str, Any], name: str) -> str:
+    """A special token: its text, or an object that has it as `content`."""
+    told = config.get(name)
+    text = told.get("content") if isinstance(told, dict) else told
+    return text if isinstance(text, str) else ""
+
+
+def _json(file: Path) -> Any:
+    """What a file holds; None where there is none, or no JSON in it."""
+    try:
+        if file.stat().st_size > _MAX_JSON_BYTES:
+            return None
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+def _fields(told: Any, place: str) -> Iterator[dict[str, Any]]:
+    part = told.get(place) if isinstance(told, dict) else None
+    fields = part.get("fields") if isinstance(part, dict) else None
+    yield from (field for field in fields if isinstance(field, dict)) if isinstance(fields, list) else ()
+
+
+def _jinja(value: Any) -> str:
+    """The text of LM Studio's setting of a template; empty where it is another kind, or none."""
+    inner = value.get("jinjaPromptTemplate") if isinstance(value, dict) else None
+    text = inner.get("template") if isinstance(inner, dict) else None
+    return text if isinstance(text, str) else ""

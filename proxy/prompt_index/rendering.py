@@ -1,0 +1,279 @@
+"""The second step of finding prompts: what no log told is asked of the server, else computed from the template.
+
+Only calls of the last minute are asked for: later the server may have another model loaded. Servers that do not answer
+are left alone for a while. Templates are strangers' programs: they run in a process of their own.
+"""
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import aiohttp
+
+from proxy.exchange import Side
+from proxy.meaning import Message, PromptSource
+from proxy.prompt.asked import CannotAskError, ask_prompt
+from proxy.prompt.model_files import ModelFiles
+from proxy.prompt.sandbox import TemplateFailedError, TemplateSandbox
+from proxy.store.call_inputs import CallInput, CallInputs
+from proxy.store.prompts import ALIGN, RENDER, PromptRows
+from proxy.store.trace import Trace
+
+AT_ONCE = 16
+ASK_WITHIN_US = 60_000_000
+"""How long after a call's end its server is asked."""
+ASK_AGAIN_S = 60.0
+"""How long a server that did not answer is left alone."""
+_PATIENCE_S = 10.0
+_CONFIDENCE = {PromptSource.ASKED: 0.9, PromptSource.COMPUTED: 0.7}
+"""Asked: the server's settings may be others by now. Computed: it may use another template, or other variables."""
+_TRUST = "'request', 'effective', 'override', 'model_default', 'props', 'gguf', 'tokenizer'"
+_TEMPLATE = f"""
+SELECT t.id, t.text, s.source, s.detail, s.bos_token, s.eos_token
+FROM read_template_sources s JOIN read_templates t ON t.id = s.template_id
+WHERE s.model = ? AND s.source <> 'request' ORDER BY instr("{_TRUST}", s.source), s.last_at_us DESC LIMIT 1"""
+_MODEL_PATH = """
+SELECT model_path FROM engine_events WHERE model = ? AND model_path IS NOT NULL ORDER BY id DESC LIMIT 1"""
+
+
+@dataclass(frozen=True, slots=True)
+class PromptSettings:
+    """How prompts are found where no log tells them."""
+
+    ask: bool = True
+    """Ask servers: requests of our own."""
+    token: str = ""
+    """LM Studio's API token: two halves with a colon between them."""
+    lmstudio_home: str = ""
+    """LM Studio's folder; empty: where it is as a rule."""
+
+    @property
+    def credentials(self) -> tuple[str, str] | None:
+        """What a WebSocket of LM Studio's SDK says first; None: as a guest."""
+        identifier, _, passkey = self.token.partition(":")
+        return (identifier, passkey) if passkey else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Template:
+    """A template that a call's prompt may be computed with."""
+
+    id: int | None
+    text: str
+    source: str
+    detail: str | None
+    bos_token: str
+    eos_token: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """What was found for a call."""
+
+    call_id: int
+    model: str
+    source: PromptSource | None = None
+    """None: nothing was."""
+    text: str = ""
+    note: str | None = None
+    template: _Template | None = None
+    problem: tuple[str, str] | None = None
+    """Kind and detail."""
+    confidence: float = 0.0
+
+
+class PromptRendering:
+    """The second step, for one trace. Transactions are the caller's."""
+
+    def __init__(self, connection: sqlite3.Connection, settings: PromptSettings, trace: Trace) -> None:
+        """`trace` reads bodies, through the same connection."""
+        self._connection = connection
+        self._rows = PromptRows(connection)
+        self._inputs = CallInputs(connection)
+        self._settings = settings
+        self._trace = trace
+        self._sandbox = TemplateSandbox()
+        self._files = ModelFiles.find(settings.lmstudio_home)
+        self._silent_until: dict[str, float] = {}
+
+    def close(self) -> None:
+        """End the process in which templates run."""
+        self._sandbox.close()
+
+    def plan(self) -> list[Rendered]:
+        """Find the prompts of some calls, without writing."""
+        calls = [self._inputs.get(call_id) for call_id in self._rows.waiting(RENDER, AT_ONCE)]
+        return [self._render(call) for call in calls if call is not None]
+
+    def write(self, plan: list[Rendered]) -> int:
+        """Store what was found; gives of how many calls."""
+        for one in plan:
+            if one.problem is not None:
+                self._rows.problem(one.call_id, *one.problem)
+            if one.source is None:
+                self._rows.pass_on(one.call_id, ALIGN)  # there is still the window, and what the client left out
+                continue
+            self._rows.put_text(
+                one.call_id,
+                one.source,
+                one.text,
+                confidence=one.confidence,
+                template_id=self._template_id(one),
+                note=one.note,
+                at_us=time.time_ns() // 1000,
+            )
+            self._rows.pass_on(one.call_id, ALIGN)
+        return len(plan)
+
+    def _template_id(self, one: Rendered) -> int | None:
+        template = one.template
+        if template is None or template.id is not None:
+            return template.id if template is not None else None
+        return self._rows.template(
+            template.text,
+            model=one.model,
+            source=template.source,
+            detail=template.detail,
+            at_us=time.time_ns() // 1000,
+            bos_token=template.bos_token,
+            eos_token=template.eos_token,
+        )
+
+    def _render(self, call: CallInput) -> Rendered:
+        model = call.models[0] if call.models else ""
+        if call.operation == "completion":
+            text = "".join(one.message.text for one in call.messages)
+            note = "a completion: the prompt is the text that was sent"
+            return Rendered(call.id, model, PromptSource.COMPUTED, text, note, confidence=1.0)
+        messages = [one.message for one in call.messages]
+        if not messages:
+            return self._unknown(call, model, "the call has no messages")
+        if self._rows.has(call.id, PromptSource.ASKED):
+            return Rendered(call.id, model)  # it is read again; what the server said then is still the best
+        asked = self._ask(call, model, messages)
+        if isinstance(asked, Rendered):
+            return asked
+        return self._compute(call, model, messages, asked)
+
+    # --- asked --------------------------------------------------------------------------------------------------------
+
+    def _ask(self, call: CallInput, model: str, messages: list[Message]) -> Rendered | str:
+        """The prompt, or why it could not be asked for."""
+        url = call.upstream_url or ""
+        if why := self._why_not_ask(call):
+            return why
+        try:
+            asked = asyncio.run(self._asked(url, call, model, messages))
+        except CannotAskError as error:
+            self._silent_until[url] = time.monotonic() + ASK_AGAIN_S
+            return f"its server was asked in vain: {error}"
+        except (aiohttp.ClientError, OSError) as error:  # a TimeoutError is an OSError
+            self._silent_until[url] = time.monotonic() + ASK_AGAIN_S
+            return f"its server could not be asked: {error or type(error).__name__}"
+        confidence = _CONFIDENCE[PromptSource.ASKED]
+        return Rendered(call.id, model, PromptSource.ASKED, *asked, confidence=confidence)
+
+    def _why_not_ask(self, call: CallInput) -> str | None:
+        if not self._settings.ask:
+            return "asking servers is switched off (prompt.ask)"
+        if time.time_ns() // 1000 - call.ended_us > ASK_WITHIN_US:
+            return "the call is too old to ask its server"
+        if time.monotonic() < self._silent_until.get(call.upstream_url or "", 0.0):
+            return "its server does not apply templates when it is asked"
+        return None if call.upstream_url else "it was not forwarded"
+
+    async def _asked(self, url: str, call: CallInput, model: str, messages: list[Message]) -> tuple[str, str]:
+        body = b"".join(self._trace.body(call.exchange_id, Side.CLIENT)) if call.dialect == "openai_chat" else None
+        timeout = aiohttp.ClientTimeout(total=_PATIENCE_S)
+        async with aiohttp.ClientSession(timeout=timeout) as session:
+            asked = await ask_prompt(
+                session,
+                url,
+                model=model,
+                messages=messages,
+                tools=call.tools,
+                body=body,
+                credentials=self._settings.credentials,
+            )
+        return asked.text, f"asked by {asked.how}"
+
+    # --- computed -----------------------------------------------------------------------------------------------------
+
+    def _compute(self, call: CallInput, model: str, messages: list[Message], why_not_asked: str) -> Rendered:
+        template = self._template(call)
+        if template is None:
+            detail = f"the engine's log has no prompt for it; {why_not_asked}; and no template of the model is known"
+            return self._unknown(call, model, detail)
+        try:
+            text = self._sandbox.render(
+                template.text,
+                messages,
+                call.tools,
+                bos_token=template.bos_token,
+                eos_token=template.eos_token,
+                variables=_variables(call),
+            )
+        except TemplateFailedError as error:
+            detail = f"the template ({template.source}) could not be rendered: {error}"
+            return Rendered(call.id, model, template=template, problem=(error.kind, detail))
+        note = f"computed from the template ({template.source}); {why_not_asked}"
+        confidence = _CONFIDENCE[PromptSource.COMPUTED]
+        return Rendered(call.id, model, PromptSource.COMPUTED, text, note, template=template, confidence=confidence)
+
+    @staticmethod
+    def _unknown(call: CallInput, model: str, detail: str) -> Rendered:
+        """Nothing was found; of a call that failed that is no news."""
+        return Rendered(call.id, model, problem=None if call.errors else ("prompt_unknown", detail))
+
+    def _template(self, call: CallInput) -> _Template | None:
+        """The template that most likely was in force."""
+        for origin in ("effective", "request", "model_default"):
+            text = _jinja(call.parameters.get(("prompt_template", origin)))
+            if text is not None:
+                detail = f"of call {call.id}"
+                known = self._known(call)
+                tokens = (known.bos_token, known.eos_token) if known is not None else ("", "")
+                return _Template(None, text, origin, detail, *tokens)
+        return self._known(call) or self._from_file(call)
+
+    def _known(self, call: CallInput) -> _Template | None:
+        for model in call.models:
+            row = self._connection.execute(_TEMPLATE, (model,)).fetchone()
+            if row is not None:
+                return _Template(row[0], row[1], row[2], row[3], row[4] or "", row[5] or "")
+        return None
+
+    def _from_file(self, call: CallInput) -> _Template | None:
+        """From the model's own file on this machine."""
+        paths = [call.model_path]
+        for model in call.models:
+            row = self._connection.execute(_MODEL_PATH, (model,)).fetchone()
+            paths.append(row[0] if row is not None else None)
+        for path in filter(None, paths):
+            facts = self._files.template(path)
+            if facts is not None:
+                return _Template(None, facts.text, facts.source, facts.detail, facts.bos_token, facts.eos_token)
+        return None
+
+
+def _jinja(value: object) -> str | None:
+    """The template's text in a setting `prompt_template`: Jinja as text, or in LM Studio's object."""
+    if isinstance(value, str) and value:
+        return value
+    if isinstance(value, Mapping) and value.get("type") == "jinja":
+        inner = value.get("jinjaPromptTemplate")
+        text = inner.get("template") if isinstance(inner, Mapping) else None
+        return text if isinstance(text, str) else None
+    return None
+
+
+def _variables(call: CallInput) -> dict[str, object]:
+    """What a request tells its template besides: `chat_template_kwargs`, and whether it may think."""
+    told = call.parameters.get(("chat_template_kwargs", "request"))
+    variables = dict(told) if isinstance(told, Mapping) else {}
+    thinking = call.parameters.get(("enable_thinking", "request"))
+    if isinstance(thinking, bool):
+        variables.setdefault("enable_thinking", thinking)
+    return variables
