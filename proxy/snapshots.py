@@ -27,6 +27,7 @@ EVERY_US = 60_000_000
 """How often the settings of a model in use are asked for, at most, whatever the server answers."""
 USED_WITHIN_US = 60_000_000
 """A model is in use for so long after a call's end."""
+_CALL_COMES_S = 2.0
 _PATIENCE_S = 10.0
 _TEMPLATE_SOURCES = {PROPS: "props", BASE: "model_default"}
 
@@ -37,8 +38,6 @@ def _now_us() -> int:
 
 class Snapshots:
     """Asks for one trace's models. Its owner must hold the writer lock."""
-
-    is_watching = False
 
     def __init__(
         self,
@@ -65,7 +64,14 @@ class Snapshots:
         self._now_us = now_us
         self._connection: sqlite3.Connection | None = None
         self._asked_us: dict[tuple[str, str], int] = {}
+        self._version = 0
+        self._changed_s = float("-inf")
         self._unwritten: list[tuple[str, str, list[ToldSettings], int]] = []
+
+    @property
+    def is_watching(self) -> bool:
+        """Whether something was stored just now: it may be a call that is about to be read."""
+        return time.monotonic() - self._changed_s < _CALL_COMES_S
 
     def run_once(self) -> int:
         """Ask for the models whose turn it is; gives how many were asked for, 0 if there is none.
@@ -77,6 +83,9 @@ class Snapshots:
             return 0
         if self._connection is None:
             self._connection = open_for_writing(self._trace)
+        (version,) = self._connection.execute("PRAGMA data_version").fetchone()
+        if version != self._version:
+            self._version, self._changed_s = version, time.monotonic()
         now_us = self._now_us()
         self._asked_us = {one: at_us for one, at_us in self._asked_us.items() if now_us - at_us < EVERY_US}
         used = ModelSnapshots(self._connection).models_used_since(now_us - USED_WITHIN_US)

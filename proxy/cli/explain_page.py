@@ -120,6 +120,7 @@ class _Page:
             return
         about = [count(len(layers.messages), "message"), *([count(len(layers.tools), "tool")] if layers.tools else [])]
         yield from self._title("1  What the client sent", ", ".join(about))
+        yield from self._changes(layers.differences.request)
         if layers.parameters:
             told = ", ".join(f"{one['name']}={_short(one['value'])}" for one in layers.parameters)
             yield from self._labelled("parameters", told, _PLAIN)
@@ -133,7 +134,6 @@ class _Page:
                 continue
             name, style = self._origins.message(position), self._origins.message_style(position)
             yield from self._message(message, name, style)
-        yield from self._changes(layers.differences.request)
 
     def _message(self, message: Message, name: str, style: Style) -> Iterator[Text]:
         for number, part in enumerate(message.parts):
@@ -170,6 +170,7 @@ class _Page:
             return
         sure = f"{_SOURCES[prompt.source]}, confidence {prompt.confidence:.2f}"
         yield from self._title("3  The prompt that the engine saw", sure)
+        yield from self._changes(layers.differences.prompt)
         if prompt.note:
             yield from self._labelled("note", prompt.note, DIM)
         if layers.template is not None:
@@ -179,7 +180,6 @@ class _Page:
             yield from legend_lines(layers.spans, self._origins, is_full=self._is_full)
             yield Text("")
         yield from prompt_lines(prompt.text, layers.spans, self._origins, self._width, is_full=self._is_full)
-        yield from self._changes(layers.differences.prompt)
 
     # --- 4 and 5: output, answer --------------------------------------------------------------------------------------
 
@@ -207,18 +207,19 @@ class _Page:
             return
         status = f"{layers.exchange.status}" if layers.exchange.status else "no response"
         yield from self._title("5  What the client got", status if layers.answers else f"{status}, no answer")
+        yield from self._changes(layers.differences.answer)
         for answer in layers.answers:
             for part in answer.parts:
                 text, shown = _part_words(part, with_kind=False)
                 name = "answer" if part.kind is PartKind.TEXT else part.kind.value.replace("_", " ")
                 yield from text_lines(text, self._width, is_full=self._is_full, name=name, style=shown)
         if call["stop_reason"]:
-            raw = f" (sent as {call['stop_reason_raw']!r})" if call["stop_reason_raw"] is not None else ""
+            is_other = call["stop_reason_raw"] not in (None, call["stop_reason"])
+            raw = f" (sent as {call['stop_reason_raw']!r})" if is_other else ""
             at = f" at {call['stop_string']!r}" if call["stop_string"] else ""
             yield from self._labelled("stopped", f"{call['stop_reason']}{raw}{at}", stop_style(call["stop_reason"]))
         if call["error"]:
             yield from self._labelled("error", call["error"], BAD)
-        yield from self._changes(layers.differences.answer)
 
     # --- lines --------------------------------------------------------------------------------------------------------
 
@@ -248,6 +249,7 @@ class _Page:
         head, rest = line[:indent], line[indent:]
         width = max(self._width - 1 - indent, 20)
         for number, each in enumerate(rest.wrap(Console(width=width), width)):
+            each.rstrip()
             yield Text.assemble(head if number == 0 else " " * indent, each)
 
 

@@ -25,6 +25,8 @@ _MEASURE_US = 100_000
 """By which durations of LM Studio and of ours may differ."""
 _LINK_MS = 50.0
 _LINK_SHARE = 0.05
+_SHORTEST_BEGINNING = 8
+"""So many characters of an answer that was cut short tell whose it is; fewer begin many an output."""
 _WORDS = 64
 _FEW = 64
 _TAILS = 200
@@ -172,7 +174,7 @@ class _Words:
 
 
 def output_candidates(calls: Sequence[CallFacts], outputs: Sequence[OutputEvent]) -> Edges:
-    """For each call the outputs which can have become its answer. None for a call without any answer."""
+    """For each call the outputs which can have become its answer; none for a call with hardly any answer."""
     by_text: dict[str, list[tuple[OutputEvent, Said]]] = defaultdict(list)
     for output in sorted(outputs, key=lambda one: one.at_us):
         said = said_by_output(output)
@@ -182,7 +184,7 @@ def output_candidates(calls: Sequence[CallFacts], outputs: Sequence[OutputEvent]
     edges: Edges = defaultdict(set)
     for call in calls:
         answer = said_by_call(call)
-        if not answer.text and not answer.tools:
+        if not answer.tools and len(answer.text) < (_SHORTEST_BEGINNING if call.is_cut_short else 1):
             continue
         found = {answer.text} if answer.text in by_text else set()
         found.update(_beginning_with(answer.text, texts if call.is_cut_short else stopped))

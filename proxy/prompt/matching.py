@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from proxy.prompt.candidates import Edges, input_candidates, links, may_have_ended, output_candidates
-from proxy.prompt.likeness import model_rank
+from proxy.prompt.likeness import is_said, model_rank, said_by_call, said_by_output
 from proxy.prompt.log_facts import (
     CallFacts,
     GeneratedLine,
@@ -53,6 +53,7 @@ _BY_TIME = 0.7
 _NO_EVENT = "no event of the engine's log came in its time"
 _NO_TEXT = "it has no text by which its prompt could be found"
 _NOT_IN_ANY = "prompts came in its time, but none of them ends with its last message"
+_ENDED_OTHERWISE = "the prompt that ends with its last message led, by the log's times, to another answer than its own"
 _BEFORE_ENGINE = "it seems to have failed before the engine: there is neither an answer nor an event"
 _SEVERAL = "several prompts of the log might be its own, and nothing tells which"
 _TOO_FEW = "several calls asked the same at the same time, and the log has fewer prompts: nothing tells whose they are"
@@ -107,6 +108,7 @@ class _Match:
         self._input = _Found()
         self._output = _Found()
         self._undecided: set[int] = set()
+        self._contradicted: set[int] = set()
         self._doubted: set[int] = set()
         """Inputs taken from a call for the times of its answer: whose they are then is not quite sure."""
 
@@ -125,6 +127,7 @@ class _Match:
         Where that settles nothing (events may be lost, times may agree by accident) they stay.
         """
         for call_id, found in self._asked.items():
+            before = len(found)
             call, said = self._calls[call_id], self._said.get(call_id, set())
             led = {event for event in found if self._outputs_of.get(event, set()) & said}
             if led and all(self._claimants[output] == {call_id} for output in said):
@@ -135,6 +138,8 @@ class _Match:
                 self._doubted |= others
             if call.input_tokens is not None:
                 found.difference_update([event for event in found if self._is_other_length(event, call.input_tokens)])
+            if before and not found:
+                self._contradicted.add(call_id)
 
     def _has_own_end(self, event: int) -> bool:
         """Whether an output ends this prompt's prediction and can end no other one's."""
@@ -225,20 +230,21 @@ class _Match:
         return {call: output for call, output in found.items() if values.count(output) == 1}
 
     def _by_time_alone(self) -> None:
-        """Outputs of calls without an answer: the only one that ends their prompt's prediction, and no other one's."""
+        """Outputs of calls cut short with hardly any answer: what alone ends their prompt's prediction, and no other's."""
         claimed = set().union(*self._said.values(), self._output.pairs.values())
         for call_id, event in self._input.pairs.items():
             call = self._calls[call_id]
             ends = self._outputs_of.get(event, set())
-            if call.answer or call.tool_calls or len(ends) != 1:
+            if call_id in self._said or not call.is_cut_short or len(ends) != 1:
                 continue
             (output,) = ends
+            event_of = self._outputs[output]
             if (
-                call.is_cut_short
-                and self._is_sure(call_id)
+                self._is_sure(call_id)
                 and self._inputs_of[output] == {event}
                 and output not in claimed
-                and may_have_ended(call, self._outputs[output])
+                and may_have_ended(call, event_of)
+                and is_said(call, said_by_call(call), event_of, said_by_output(event_of))
             ):
                 self._output.pairs[call_id] = output
 
@@ -296,6 +302,8 @@ class _Match:
     def _why_no_input(self, call: CallFacts, times: list[int]) -> str:
         if self._asked.get(call.id):
             return _TOO_FEW if self._input.sharers.get(call.id, 1) > 1 else _SEVERAL
+        if call.id in self._contradicted:
+            return _ENDED_OTHERWISE
         first = bisect_left(times, call.started_us)
         is_any = first < len(times) and times[first] <= call.ended_us + 2_500_000
         if not call.answer and not call.tool_calls and not call.is_cut_short:

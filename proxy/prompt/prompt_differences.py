@@ -136,7 +136,7 @@ def _where(turn: Turn, turns: Sequence[Turn]) -> str:
         return "the system turn"
     if turn.role == "user" and not any(one.role == "user" and one.start < turn.start for one in turns):
         return "the first user turn"
-    return f"{'an' if turn.role[:1] in 'aeiou' else 'a'} {turn.role} turn"
+    return f"{'an' if turn.role[:1] in 'aeio' else 'a'} {turn.role} turn"
 
 
 def _tools(spans: Sequence[PromptSpan], turns: Sequence[Turn], offered: int) -> Iterator[str]:
@@ -145,8 +145,13 @@ def _tools(spans: Sequence[PromptSpan], turns: Sequence[Turn], offered: int) -> 
     found = [span for span in spans if span.kind is SpanKind.TOOLS]
     places = {span.position for span in found if span.position is not None}
     if not places:
-        are = "the tool definition is" if offered == 1 else f"the {offered:,} tool definitions are"
-        yield f"{are} not in the prompt as sent: whether it has them in another form cannot be told"
+        if offered == 1:
+            yield "the tool definition is not in the prompt as sent: whether it is in another form cannot be told"
+        else:
+            yield (
+                f"the {offered:,} tool definitions are not in the prompt as sent: whether they are in another form"
+                " cannot be told"
+            )
         return
     turn = _turn_at(turns, found[0].start)
     where = f"into {_where(turn, turns)}" if turn is not None else f"at character {found[0].start + 1:,} of the prompt"

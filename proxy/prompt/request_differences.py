@@ -49,13 +49,21 @@ def head_differences(before: Fields, after: Fields) -> list[str]:
             added.remove(other)
             lost.remove((name, value))
             told.append(f"the header {name} was changed from {quoted(value, 80)} to {quoted(other[1], 80)}")
-    told += [f"the header {name}: {_short(value)} was left out" for name, value in lost]
-    for name, value in added:
-        why = ", so that web pages may read the answer (CORS)" if name.lower().startswith("access-control-") else ""
-        told.append(f"the header {name}: {_short(value)} was added{why}")
+    for_pages = [field for field in added if field[0].lower().startswith("access-control-")]
+    told += _done(lost, "left out")
+    told += _done([field for field in added if field not in for_pages], "added")
+    told += [f"{one}, so that web pages may read the answer (CORS)" for one in _done(for_pages, "added")]
     if not told and list(before) != list(after):
         told.append("the lines of the head are in another order")
     return told
+
+
+def _done(fields: Fields, done: str) -> list[str]:
+    """What was done to all of these."""
+    if not fields:
+        return []
+    each = listed([f"{name}: {_short(value)}" for name, value in fields])
+    return [f"the header {each} was {done}" if len(fields) == 1 else f"the headers {each} were {done}"]
 
 
 def _short(value: str) -> str:

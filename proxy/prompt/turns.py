@@ -94,4 +94,4 @@ def _turns(form: re.Pattern[str], marks: str) -> Iterator[Turn]:
         if inner is not None:
             yield Turn("system", inner.start(), *inner.span("text"), inner.end())
             start = inner.end()
-        yield Turn(role, found.start(), start, end, found.end())
+        yield Turn(role, found.start() if inner is None else start, start, end, found.end())

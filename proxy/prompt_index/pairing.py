@@ -159,7 +159,7 @@ class PromptPairing:
             return
         confidence, why = pairing.input_confidence, pairing.why
         self._rows.put_observed(pairing.call_id, pairing.input_id, confidence=confidence, note=why, at_us=at_us)
-        self._rows.pass_on(pairing.call_id, ALIGN)
+        self._rows.pass_on(pairing.call_id, RENDER)
 
     def _calls(self, query: str, *parameters: object) -> Iterator[_Call]:
         for row in self._connection.execute(query, parameters).fetchall():

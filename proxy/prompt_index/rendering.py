@@ -1,5 +1,8 @@
 """The second step of finding prompts: what no log told is asked of the server, else computed from the template.
 
+Where the prompt is known and a template of the model, too, it is computed all the same: if both are equal, that template
+made it; if not, both are kept, to be compared.
+
 Only calls of the last minute are asked for: later the server may have another model loaded. Servers that do not answer
 are left alone for a while. Templates are strangers' programs: they run in a process of their own.
 """
@@ -8,7 +11,7 @@ import asyncio
 import sqlite3
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import aiohttp
 
@@ -82,6 +85,8 @@ class Rendered:
     problem: tuple[str, str] | None = None
     """Kind and detail."""
     confidence: float = 0.0
+    computed: "Rendered | None" = None
+    """The same from the template, to be compared."""
 
 
 class PromptRendering:
@@ -110,22 +115,31 @@ class PromptRendering:
     def write(self, plan: list[Rendered]) -> int:
         """Store what was found; gives of how many calls."""
         for one in plan:
-            if one.problem is not None:
-                self._rows.problem(one.call_id, *one.problem)
-            if one.source is None:
-                self._rows.pass_on(one.call_id, ALIGN)  # there is still the window, and what the client left out
-                continue
-            self._rows.put_text(
-                one.call_id,
-                one.source,
-                one.text,
-                confidence=one.confidence,
-                template_id=self._template_id(one),
-                note=one.note,
-                at_us=time.time_ns() // 1000,
-            )
-            self._rows.pass_on(one.call_id, ALIGN)
+            for each in filter(None, (one, one.computed)):
+                if each.problem is not None:
+                    self._rows.problem(each.call_id, *each.problem)
+                if each.source is not None:
+                    self._put(each, each.source)
+            self._rows.pass_on(one.call_id, ALIGN)  # without a prompt there is still the window
         return len(plan)
+
+    def _put(self, one: Rendered, source: PromptSource) -> None:
+        template_id = self._template_id(one)
+        known = self._rows.best(one.call_id)
+        if known is not None and source is PromptSource.COMPUTED is not known.source and known.text == one.text:
+            assert template_id is not None
+            self._rows.name_template(known.id, template_id)
+            self._rows.take_away(one.call_id, PromptSource.COMPUTED)
+            return
+        self._rows.put_text(
+            one.call_id,
+            source,
+            one.text,
+            confidence=one.confidence,
+            template_id=template_id,
+            note=one.note,
+            at_us=time.time_ns() // 1000,
+        )
 
     def _template_id(self, one: Rendered) -> int | None:
         template = one.template
@@ -150,12 +164,13 @@ class PromptRendering:
         messages = [one.message for one in call.messages]
         if not messages:
             return self._unknown(call, model, "the call has no messages")
-        if self._rows.has(call.id, PromptSource.ASKED):
-            return Rendered(call.id, model)  # it is read again; what the server said then is still the best
-        asked = self._ask(call, model, messages)
-        if isinstance(asked, Rendered):
-            return asked
-        return self._compute(call, model, messages, asked)
+        found: Rendered | str = Rendered(call.id, model)
+        if not self._rows.has(call.id, PromptSource.OBSERVED) and not self._rows.has(call.id, PromptSource.ASKED):
+            found = self._ask(call, model, messages)
+        if isinstance(found, str):
+            return self._compute(call, model, messages, found)
+        is_comparable = self._template(call) is not None
+        return replace(found, computed=self._compute(call, model, messages, "") if is_comparable else None)
 
     # --- asked --------------------------------------------------------------------------------------------------------
 
@@ -218,7 +233,7 @@ class PromptRendering:
         except TemplateFailedError as error:
             detail = f"the template ({template.source}) could not be rendered: {error}"
             return Rendered(call.id, model, template=template, problem=(error.kind, detail))
-        note = f"computed from the template ({template.source}); {why_not_asked}"
+        note = "; ".join(filter(None, (f"computed from the template ({template.source})", why_not_asked)))
         confidence = _CONFIDENCE[PromptSource.COMPUTED]
         return Rendered(call.id, model, PromptSource.COMPUTED, text, note, template=template, confidence=confidence)
 

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from proxy.store.call_inputs import CallInput
 
 _NAME = "context_length"
+_AFTER_US = 60_000_000
+"""A server is asked when a call is read, so what it says stands for the minute before."""
 _SNAPSHOT = """
 SELECT v.data, s.source FROM model_snapshots s JOIN read_values v ON v.id = s.values_id
 WHERE s.upstream_url = ? AND s.model = ? AND s.first_at_us <= ? ORDER BY s.last_at_us DESC"""
@@ -36,7 +38,7 @@ class ContextLengths:
             yield length, "the answer"
         execute = self._connection.execute
         for model in call.models:
-            for data, source in execute(_SNAPSHOT, (call.upstream_url, model, call.ended_us)):
+            for data, source in execute(_SNAPSHOT, (call.upstream_url, model, call.ended_us + _AFTER_US)):
                 for length in _in_values(data):
                     yield length, source
         for model in (*call.models, ""):  # a server with one model does not always name it

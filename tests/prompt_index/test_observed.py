@@ -101,7 +101,9 @@ def test_what_fell_out_of_a_small_window_is_named_as_the_engine_was_really_given
     messages.append({"role": "user", "content": "How many elephants were there?"})
     answer = small_window.ask(messages, max_tokens=8, temperature=0)
     call = small_window.call(answer["id"])
-    ((prompt, source),) = small_window.rows("SELECT text, source FROM rendered_prompts WHERE call_id = ?", call)
+    ((prompt, source),) = small_window.rows(
+        "SELECT text, source FROM rendered_prompts WHERE is_best AND call_id = ?", call
+    )
     assert source == "observed"
     given = [position for position, message in enumerate(messages) if message["content"] in prompt]
     fates = small_window.rows("SELECT position, fate, dropped_by FROM message_fates WHERE call_id = ?", call)
@@ -149,7 +151,7 @@ def test_anything_llm_is_explained_rightly(scripted: Saw) -> None:
     (call,) = scripted.wait(query)
     assert (call["label"], call["is_system_changed"], call["stop_reason"]) == ("continue", 1, "stop")
     ((prompt, confidence),) = scripted.rows(
-        "SELECT text, confidence FROM rendered_prompts WHERE call_id = ?", call["id"]
+        "SELECT text, confidence FROM rendered_prompts WHERE is_best AND call_id = ?", call["id"]
     )
     assert "passage 1" in prompt
     assert "passage 0" not in prompt
