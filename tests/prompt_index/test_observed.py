@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import lmstudio
 import pytest
 
 from proxy.demo.lookalike_process import Settings
@@ -158,3 +159,19 @@ def test_anything_llm_is_explained_rightly(scripted: Saw) -> None:
     assert confidence == 1.0
     fates = scripted.rows("SELECT position, fate, dropped_by FROM message_fates WHERE call_id = ?", call["id"])
     assert fates == [(0, "kept", None), (1, "kept", None), (2, "kept", None), (3, "kept", None)]
+
+
+def test_what_seemed_to_be_nobodys_is_its_calls_once_an_sdks_socket_is_read(scripted: Saw) -> None:
+    text = "over the SDK's socket, which stays open"
+    with lmstudio.Client(scripted.proxy.authority) as client:
+        client.llm.model(PLAIN).respond(text)
+        seen = "SELECT id FROM calls WHERE operation = ? AND is_observed = ? AND last_input LIKE '%stays open%'"
+        ((observed,),) = scripted.wait(seen, "prediction", 1)
+    query = (
+        "SELECT p.input_event_id, c.answer, e.text FROM calls c JOIN prompt_pairings p ON p.call_id = c.id"
+        " JOIN engine_events e ON e.id = p.output_event_id WHERE c.operation = 'chat' AND c.last_input = ?"
+    )
+    ((event, answer, output),) = scripted.wait(query, text)
+    assert event == observed
+    assert answer == output == f"You said: {text}"
+    assert scripted.rows(seen, "prediction", 1) == []
