@@ -164,12 +164,12 @@ class _Page:
         """Layer 3."""
         layers, prompt = self._layers, self._layers.prompt
         if prompt is None:
-            yield from self._title("3  The prompt that the engine saw", "not known")
+            yield from self._title("3  The prompt the engine saw", "not known")
             yield from self._said(layers.why_no_prompt or "")
             yield from self._changes(layers.differences.prompt)
             return
         sure = f"{_SOURCES[prompt.source]}, confidence {prompt.confidence:.2f}"
-        yield from self._title("3  The prompt that the engine saw", sure)
+        yield from self._title("3  The prompt the engine saw", sure)
         yield from self._changes(layers.differences.prompt)
         if prompt.note:
             yield from self._labelled("note", prompt.note, DIM)
@@ -177,6 +177,7 @@ class _Page:
             detail = f" ({layers.template['detail']})" if layers.template["detail"] else ""
             yield from self._labelled("template", f"{layers.template['source']}{detail}", DIM)
         if layers.spans:
+            yield Text("")
             yield from legend_lines(layers.spans, self._origins, is_full=self._is_full)
             yield Text("")
         yield from prompt_lines(prompt.text, layers.spans, self._origins, self._width, is_full=self._is_full)

@@ -19,7 +19,7 @@ MAX_PIECES = 24
 """Of one prompt; the middle ones are left out."""
 MAX_NAMES = 12
 """Of the legend."""
-_LEGEND_CELLS = 30
+_LEGEND_CELLS = 28
 _TAB = "\u2409"
 _NAME_CELLS = 13
 _TOKEN_CELLS = 5

@@ -65,16 +65,16 @@ def precedence(
     url = (through or _url(found.listen)).rstrip("/")
     token = found.engine_log.token.partition(":")
     credentials = (token[0], token[2]) if token[2] else None
-    run = asyncio.run(
-        run_experiments(
-            url,
-            model,
-            settings or SETTINGS,
-            credentials=credentials,
-            tell=lambda what: click.echo(f"{what}...", err=True),
-        )
-    )
-    with open_trace(found.trace_path) as opened:  # only now: a proxy that has just begun has made none yet
+    told: list[str] = []
+
+    def tell(what: str) -> None:
+        if told:  # dozens of answers are not to be in vain
+            _see_trace(found.trace_path)
+        told.append(what)
+        click.echo(f"{what}...", err=True)
+
+    run = asyncio.run(run_experiments(url, model, settings or SETTINGS, credentials=credentials, tell=tell))
+    with open_trace(found.trace_path) as opened:
         rows = _rows(opened, _wait_until_read(opened, run, url, found.trace_path))
     for note in run.notes:
         click.echo(f"Note: {note}", err=True)
@@ -82,6 +82,19 @@ def precedence(
         click.echo(json.dumps(rows))
     else:
         _print(rows)
+
+
+def _see_trace(file: Path) -> None:
+    """See to it that the trace is there; a proxy that has just begun makes it with its first exchange.
+
+    Raises:
+        TraceError: it is not.
+    """
+    deadline = time.monotonic() + READ_S
+    while not file.exists() and time.monotonic() < deadline:
+        time.sleep(_EVERY_S)
+    with open_trace(file):
+        pass
 
 
 def _url(listen: str) -> str:

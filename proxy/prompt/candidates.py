@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
+from proxy.prompt.elimination import Edges
 from proxy.prompt.likeness import LONGEST_TAIL, Fit, Said, fit_prompt, is_said, model_rank, said_by_call, said_by_output
 from proxy.prompt.log_facts import CallFacts, InputEvent, OutputEvent
 
@@ -30,9 +31,6 @@ _SHORTEST_BEGINNING = 8
 _WORDS = 64
 _FEW = 64
 _TAILS = 200
-
-Edges = dict[int, set[int]]
-"""Event ids by call id."""
 
 
 @dataclass(slots=True)

@@ -116,28 +116,32 @@ def _fit_raw(text: str, prompt: str) -> Fit | None:
     return None
 
 
-def _find(text: str, prompt: str, limit: int) -> tuple[int, int]:
-    """Where the last occurrence before `limit` begins (-1: nowhere), and its length: as it is, or in JSON."""
-    at = prompt.rfind(text, 0, limit)
+def _find(text: str, prompt: str, limit: int, since: int = 0) -> tuple[int, int]:
+    """Where the last occurrence begins (-1: nowhere) that ends from `since` to `limit`, and its length.
+
+    It is there as it is, or as in JSON.
+    """
+    at = prompt.rfind(text, max(0, since - len(text)), limit)
     if at >= 0:
         return at, len(text)
     if any(character in text for character in '"\\\n\t') or not text.isascii():
         for ascii_only in (False, True):
             quoted = json.dumps(text, ensure_ascii=ascii_only)[1:-1]
-            at = prompt.rfind(quoted, 0, limit)
+            at = prompt.rfind(quoted, max(0, since - len(quoted)), limit)
             if at >= 0:
                 return at, len(quoted)
     return -1, 0
 
 
 def _last(text: str, prompt: str) -> tuple[int, int, bool, int] | None:
-    """(start, end, is whole, characters) of the last message in the prompt."""
-    at, length = _find(text, prompt, len(prompt))
+    """(start, end, is whole, characters) of the last message, which is at the prompt's end but for the template's."""
+    at, length = _find(text, prompt, len(prompt), since=len(prompt) - LONGEST_TAIL)
     if at >= 0:
         return at, at + length, True, length
-    suffix = _longest_end(text, prompt)
-    if suffix < _SHORTEST_CUT:
+    end = prompt[-(LONGEST_TAIL + len(text)) :]
+    if len(text) < _SHORTEST_CUT or text[-_SHORTEST_CUT:] not in prompt[-(LONGEST_TAIL + _SHORTEST_CUT) :]:
         return None
+    suffix = _longest_end(text, end)
     at = prompt.rfind(text[-suffix:])
     prefix = _longest_start(text[:-suffix], prompt[:at])
     # Cut in the middle, both halves adjoin; cut at its start, what comes before is something else.

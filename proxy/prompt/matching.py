@@ -16,11 +16,12 @@ How it is decided
 """
 
 from bisect import bisect_left, bisect_right
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from proxy.prompt.candidates import Edges, input_candidates, links, may_have_ended, output_candidates
+from proxy.prompt.candidates import input_candidates, links, may_have_ended, output_candidates
+from proxy.prompt.elimination import Edges, components, forced_pairs
 from proxy.prompt.likeness import is_said, model_rank, said_by_call, said_by_output
 from proxy.prompt.log_facts import (
     CallFacts,
@@ -53,7 +54,7 @@ _BY_TIME = 0.7
 _NO_EVENT = "no event of the engine's log came in its time"
 _NO_TEXT = "it has no text by which its prompt could be found"
 _NOT_IN_ANY = "prompts came in its time, but none of them ends with its last message"
-_ENDED_OTHERWISE = "the prompt that ends with its last message led, by the log's times, to another answer than its own"
+_ENDED_OTHERWISE = "by the log's times, the prompt that ends with its last message led to another answer"
 _BEFORE_ENGINE = "it seems to have failed before the engine: there is neither an answer nor an event"
 _SEVERAL = "several prompts of the log might be its own, and nothing tells which"
 _TOO_FEW = "several calls asked the same at the same time, and the log has fewer prompts: nothing tells whose they are"
@@ -108,7 +109,7 @@ class _Match:
         self._input = _Found()
         self._output = _Found()
         self._undecided: set[int] = set()
-        self._contradicted: set[int] = set()
+        self._contradicted: Edges = {}
         self._doubted: set[int] = set()
         """Inputs taken from a call for the times of its answer: whose they are then is not quite sure."""
 
@@ -127,7 +128,9 @@ class _Match:
         Where that settles nothing (events may be lost, times may agree by accident) they stay.
         """
         for call_id, found in self._asked.items():
-            before = len(found)
+            before = set(found)
+            if len(before) > _MOST_RIVALS:  # they are alike, or else nothing can be told
+                continue
             call, said = self._calls[call_id], self._said.get(call_id, set())
             led = {event for event in found if self._outputs_of.get(event, set()) & said}
             if led and all(self._claimants[output] == {call_id} for output in said):
@@ -139,7 +142,9 @@ class _Match:
             if call.input_tokens is not None:
                 found.difference_update([event for event in found if self._is_other_length(event, call.input_tokens)])
             if before and not found:
-                self._contradicted.add(call_id)
+                self._contradicted[call_id] = before
+                if not said:  # its own output may be lost, and the times agree by accident
+                    self._undecided |= before
 
     def _has_own_end(self, event: int) -> bool:
         """Whether an output ends this prompt's prediction and can end no other one's."""
@@ -151,8 +156,8 @@ class _Match:
 
     def _decide_inputs(self) -> None:
         edges = {call: set(found) for call, found in self._asked.items() if found}
-        self._input.pairs = _forced(edges)
-        for component in _components(edges):
+        self._input.pairs = forced_pairs(edges)
+        for component in components(edges):
             found = set().union(*(edges[call] for call in component))
             texts = {self._inputs[event].text for event in found}
             wanting = component
@@ -190,7 +195,7 @@ class _Match:
             possible = {output for output in found - taken if self._may_end(output, call)}
             if possible:
                 edges[call] = possible
-        forced = _forced(edges)
+        forced = forced_pairs(edges)
         self._output.pairs = by_line | {call: one for call, one in forced.items() if self._is_consistent(one, call)}
         self._output.rivals = edges
         self._by_time_alone()
@@ -226,11 +231,11 @@ class _Match:
             around = bisect_right(times, line.at_us + 2 * _LINE_US) - bisect_left(times, line.at_us - 2 * _LINE_US)
             if len(near) == 1 and around == 1 and abs(self._outputs[near[0]].at_us - line.at_us) <= _LINE_US:
                 found[call] = near[0]
-        values = list(found.values())
-        return {call: output for call, output in found.items() if values.count(output) == 1}
+        counts = Counter(found.values())
+        return {call: output for call, output in found.items() if counts[output] == 1}
 
     def _by_time_alone(self) -> None:
-        """Outputs of calls cut short with hardly any answer: what alone ends their prompt's prediction, and no other's."""
+        """Outputs of calls cut short with hardly any answer: what alone ends their own prompt, and no other."""
         claimed = set().union(*self._said.values(), self._output.pairs.values())
         for call_id, event in self._input.pairs.items():
             call = self._calls[call_id]
@@ -250,7 +255,7 @@ class _Match:
 
     def _pairing(self, call: CallFacts, times: list[int]) -> Pairing:
         input_id, output_id = self._input.pairs.get(call.id), self._output.pairs.get(call.id)
-        input_rivals = self._input.rivals.get(call.id, set()) - {input_id}
+        input_rivals = self._input.rivals.get(call.id, self._contradicted.get(call.id, set())) - {input_id}
         output_rivals = self._output.rivals.get(call.id, set()) - {output_id}
         reasons = []
         if input_id is None:
@@ -318,7 +323,7 @@ class _Match:
         said = set(self._output.pairs.values()).union(*self._output.rivals.values())
         free = {event: self._outputs_of.get(event, set()) - said for event in self._inputs if event not in used}
         edges = {event: set(ends) for event, ends in free.items() if ends}
-        pairs = _forced(edges)
+        pairs = forced_pairs(edges)
         result = []
         for event in free:
             output = pairs.get(event)
@@ -337,54 +342,3 @@ class _Match:
             if output not in said and output not in maybe and not self._inputs_of.get(output, set()) & used:
                 result.append(Unproxied(input_id=None, output_id=output, confidence=0.0, rivals=()))
         return result
-
-
-def _forced(edges: Edges) -> dict[int, int]:
-    """Pairs that are the only possibility; `edges` keeps what is left, without empty ones.
-
-    A pair: an event that only one call may have, of a call which has no other event of its own alone.
-    """
-    callers: Edges = defaultdict(set)
-    for call, events in edges.items():
-        for event in events:
-            callers[event].add(call)
-    pairs: dict[int, int] = {}
-    waiting = [event for event, some in callers.items() if len(some) == 1]
-    while waiting:
-        event = waiting.pop()
-        if len(callers[event]) != 1:
-            continue
-        (call,) = callers[event]
-        if any(len(callers[other]) == 1 for other in edges[call] if other != event):
-            continue
-        pairs[call] = event
-        for other in edges.pop(call):
-            callers[other].discard(call)
-            if len(callers[other]) == 1:
-                waiting.append(other)
-    for call in [call for call, events in edges.items() if not events]:
-        del edges[call]
-    return pairs
-
-
-def _components(edges: Edges) -> list[list[int]]:
-    """Calls that may have the same events, directly or by others."""
-    callers: Edges = defaultdict(set)
-    for call, events in edges.items():
-        for event in events:
-            callers[event].add(call)
-    found: list[list[int]] = []
-    seen: set[int] = set()
-    for start in edges:
-        if start in seen:
-            continue
-        seen.add(start)
-        component, waiting = [], [start]
-        while waiting:
-            call = waiting.pop()
-            component.append(call)
-            fresh = set().union(*(callers.pop(event, set()) for event in edges[call])) - seen
-            seen |= fresh
-            waiting.extend(fresh)
-        found.append(component)
-    return found

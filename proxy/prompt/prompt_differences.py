@@ -12,6 +12,8 @@ from proxy.prompt.wording import count, is_or_are, listed, numbers, quoted
 _MEDIA = (PartKind.IMAGE, PartKind.AUDIO, PartKind.FILE)
 _THOUGHTS = ("<think>", "<thinking>", "[THINK]", "<seed:think>")
 _THOUGHT_ENDS = ("</think>", "</thinking>", "[/THINK]", "</seed:think>")
+_WORD = 20
+"""Characters: longer ones are shown in part."""
 _HOW = {
     PromptSource.OBSERVED: "observed",
     PromptSource.ASKED: "asked for",
@@ -332,9 +334,14 @@ def source_differences(best: tuple[PromptSource, str], other: tuple[PromptSource
         return f"the prompt {_HOW[two]} is the same as the one {_HOW[one]}, all {count(len(a), 'character')}"
     start = _common(a, b)
     end = _common(a[start:][::-1], b[start:][::-1])
+    first, last = start, end
+    while start and first - start < _WORD and not a[start - 1].isspace():  # whole words are easier to read
+        start -= 1
+    while end and last - end < _WORD and not a[-end].isspace():
+        end -= 1
     mine, theirs = a[start : len(a) - end], b[start : len(b) - end]
     return (
-        f"the prompt {_HOW[two]} differs from the one {_HOW[one]}, from character {start + 1:,} on: it has"
+        f"the prompt {_HOW[two]} differs from the one {_HOW[one]}, from character {first + 1:,} on: it has"
         f" {quoted(theirs, 120)} where that has {quoted(mine, 120)}"
     )
 

@@ -23,6 +23,8 @@ NO_OUTPUT_US = 600_000_000
 """How long the output of a prediction that nobody proxied is waited for."""
 NOT_LISTENED = "nobody listened to the engine's log at that time"
 _SLACK_US = 5_000_000
+_EVENTS_EVERY_S = 1.0
+"""How often outputs are looked for that belong to no call, where no call waits."""
 _LOG_SUFFIX = "-log"
 """Of the upstream's name where the log came from LM Studio's internal port."""
 _SELECT = """
@@ -75,6 +77,7 @@ class PromptPairing:
         """`connection` writes."""
         self._connection = connection
         self._rows = PromptRows(connection)
+        self._events_again_s = 0.0
         self._servers: dict[str, str] = {}
         """By the names of upstreams."""
         self.has_waiting = False
@@ -95,8 +98,13 @@ class PromptPairing:
         gone = [one for one in waiting if one not in calls and one not in events]
         if not calls and not events:
             return Plan([], [], {}, gone, {}) if gone else None
+        if not calls and time.monotonic() < self._events_again_s:
+            return Plan([], [], {}, gone, {}) if gone else None
+        self._events_again_s = time.monotonic() + _EVENTS_EVERY_S
         times = [*events.values(), *(call.facts.started_us for call in calls.values())]
-        ends = [*events.values(), *(call.facts.ended_us for call in calls.values())]
+        # An output may come long after its prompt.
+        ends = [min(at + NO_OUTPUT_US, now_us) for at in events.values()]
+        ends += [call.facts.ended_us for call in calls.values()]
         since, until = min(times) - _SLACK_US, max(ends) + _SLACK_US
         ripe = {
             one

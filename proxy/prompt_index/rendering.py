@@ -1,7 +1,7 @@
 """The second step of finding prompts: what no log told is asked of the server, else computed from the template.
 
-Where the prompt is known and a template of the model, too, it is computed all the same: if both are equal, that template
-made it; if not, both are kept, to be compared.
+Where the prompt is known and a template of the model, too, it is computed all the same: if both are equal, it was that
+template; if not, both are kept, to be compared.
 
 Only calls of the last minute are asked for: later the server may have another model loaded. Servers that do not answer
 are left alone for a while. Templates are strangers' programs: they run in a process of their own.
