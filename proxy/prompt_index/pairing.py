@@ -37,6 +37,9 @@ WHERE c.operation IN ('chat', 'completion') AND NOT c.is_observed AND """
 _BY_ID = _SELECT + "c.id IN (SELECT value FROM json_each(?))"
 _BESIDE = _SELECT + "c.started_at_us BETWEEN ? AND ? AND c.id NOT IN (SELECT call_id FROM read_pairings)"
 _LONG_ONES = _SELECT + "c.is_running AND c.started_at_us < ?"
+_OLDEST_END = """
+SELECT min(started_at_us + coalesce(done_us, 0)) FROM read_calls
+WHERE operation <> 'log' AND NOT is_running AND id IN (SELECT value FROM json_each(?))"""
 _MESSAGES = """
 SELECT m.text, m.parts FROM json_each(?) i
 JOIN messages m ON m.id BETWEEN json_extract(i.value, '$[0]') AND json_extract(i.value, '$[1]') ORDER BY i.key, m.id"""
@@ -93,12 +96,12 @@ class PromptPairing:
         listened = list(self._listened())
         if not listened:
             return Plan([], [], dict.fromkeys(waiting, NOT_LISTENED), [], {})
+        if not self._is_time(waiting, now_us):
+            return None
         calls = {call.facts.id: call for call in self._calls(_BY_ID, json.dumps(waiting))}
         events = {one: at for one, at in self._waiting_events(waiting) if one not in calls}
         gone = [one for one in waiting if one not in calls and one not in events]
         if not calls and not events:
-            return Plan([], [], {}, gone, {}) if gone else None
-        if not calls and time.monotonic() < self._events_again_s:
             return Plan([], [], {}, gone, {}) if gone else None
         self._events_again_s = time.monotonic() + _EVENTS_EVERY_S
         times = [*events.values(), *(call.facts.started_us for call in calls.values())]
@@ -130,6 +133,13 @@ class PromptPairing:
         no_log = {one: NOT_LISTENED if one in deaf else "no event came in its time" for one in ripe - paired}
         ended = {one: call.facts.ended_us for one, call in calls.items()}
         return Plan(pairings, unproxied, no_log, gone, ended)
+
+    def _is_time(self, waiting: Sequence[int], now_us: int) -> bool:
+        """Whether something of what waits can be decided; asked often, so nothing big is read for it."""
+        if time.monotonic() > self._events_again_s:
+            return True
+        (oldest,) = self._connection.execute(_OLDEST_END, (json.dumps(waiting),)).fetchone()
+        return oldest is not None and oldest + SETTLE_US < now_us
 
     def write(self, plan: "Plan") -> int:
         """Store what was decided; gives how many calls and events that were."""
