@@ -4,6 +4,8 @@ Facts (lmstudio-api.md 9)
 -------------------------
 * LM Studio's home is what ~/.lmstudio-home-pointer says, else ~/.cache/lm-studio if it is there, else ~/.lmstudio.
 * Models lie in `models/<publisher>/<repo>/<file>.gguf`; MLX: a folder, with the template among the tokenizer's files.
+* transformers, which MLX loads it with: `chat_template.jinja` goes before the template in tokenizer_config.json; that
+  one may be a list of `{"name", "template"}`, of which `default` is meant unless another is asked for.
 * What the user sets for a model is in
   `.internal/user-concrete-model-default-config/<publisher>/<repo>/<file>.gguf.json`, as `operation` or `load` with
   `fields`; the template's key is `llm.prediction.promptTemplate` or `llm.load.promptTemplate` [T].
@@ -21,7 +23,7 @@ from proxy.prompt.gguf import read_header
 
 _OVERRIDES = ".internal/user-concrete-model-default-config"
 _KEYS = {"operation": "llm.prediction.promptTemplate", "load": "llm.load.promptTemplate"}
-_MAX_JSON_BYTES = 1 << 24
+_MAX_TEXT_BYTES = 1 << 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,22 +56,26 @@ class ModelFiles:
         except (OSError, UnicodeDecodeError):
             told = ""
         old = base / ".cache" / "lm-studio"
-        return cls(Path(told) if told else old if old.is_dir() else base / ".lmstudio")
+        if told and "\0" not in told:
+            return cls(Path(told))
+        return cls(old if old.is_dir() else base / ".lmstudio")
 
     def template(self, path: str) -> FoundTemplate | None:
         """The template of the model at `path`: absolute, or as LM Studio names it, below its `models`.
 
         None where there is no such file here, or none with a template.
         """
-        file = self._file(path)
-        if file is None:
-            return None
         try:
+            file = self._file(path)
+            if file is None:
+                return None
             stamp = file.stat().st_mtime_ns
-        except (OSError, ValueError):
+            if not file.is_dir() and not file.is_file():  # reading a pipe might wait for ever
+                return None
+            override = self._override(path)
+        except (OSError, ValueError, RuntimeError):  # it is no path; the last: links that lead in a circle
             return None
         found = _of_folder(file) if file.is_dir() else _of_gguf(file, stamp)
-        override = self._override(path)
         if override is None:
             return found
         tokens = (found.bos_token, found.eos_token) if found is not None else ("", "")
@@ -117,18 +123,24 @@ def _of_folder(folder: Path) -> FoundTemplate | None:
     """Of an MLX model: the tokenizer's configuration, or a file of its own beside it."""
     config = _json(folder / "tokenizer_config.json")
     config = config if isinstance(config, dict) else {}
-    text, file = config.get("chat_template"), folder / "tokenizer_config.json"
-    if not isinstance(text, str) or not text:
-        file = folder / "chat_template.jinja"
-        try:
-            text = file.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError):
-            file = folder / "chat_template.json"
-            told = _json(file)
-            text = told.get("chat_template") if isinstance(told, dict) else None
-    if not isinstance(text, str) or not text:
+    beside = _json(folder / "chat_template.json")
+    texts = {
+        "chat_template.jinja": _text(folder / "chat_template.jinja"),
+        "tokenizer_config.json": _default(config.get("chat_template")),
+        "chat_template.json": _default(beside.get("chat_template") if isinstance(beside, dict) else None),
+    }
+    name = next((name for name, text in texts.items() if text), None)
+    if name is None:
         return None
-    return FoundTemplate(text, "tokenizer", str(file), _token(config, "bos_token"), _token(config, "eos_token"))
+    tokens = _token(config, "bos_token"), _token(config, "eos_token")
+    return FoundTemplate(texts[name], "tokenizer", str(folder / name), *tokens)
+
+
+def _default(told: Any) -> str:
+    """The template in a setting: itself, or the one of its list that is called `default`; empty if there is none."""
+    named = told if isinstance(told, list) else [{"name": "default", "template": told}]
+    texts = [one.get("template") for one in named if isinstance(one, dict) and one.get("name") == "default"]
+    return texts[0] if texts and isinstance(texts[0], str) else ""
 
 
 def _token(config: dict[str, Any], name: str) -> str:
@@ -141,11 +153,17 @@ def _token(config: dict[str, Any], name: str) -> str:
 def _json(file: Path) -> Any:
     """What a file holds; None where there is none, or no JSON in it."""
     try:
-        if file.stat().st_size > _MAX_JSON_BYTES:
-            return None
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        return json.loads(_text(file))
+    except (ValueError, RecursionError):
         return None
+
+
+def _text(file: Path) -> str:
+    """What a file of text holds; empty where there is none."""
+    try:
+        return file.read_text(encoding="utf-8") if file.is_file() and file.stat().st_size <= _MAX_TEXT_BYTES else ""
+    except (OSError, UnicodeDecodeError):
+        return ""
 
 
 def _fields(told: Any, place: str) -> Iterator[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """Renders prompt templates, which are strangers' programs, in a process of its own, with limits of time and memory."""
 
+import contextlib
 import json
 import os
 import queue
@@ -17,6 +18,10 @@ from proxy.prompt.template_messages import template_messages, template_tools
 
 MAX_OUTPUT = 8 << 20
 """Characters of a prompt."""
+MAX_REQUEST_BYTES = 64 << 20
+"""Of a template with its messages, as JSON: the process must be able to hold them several times."""
+_MAX_ANSWER_BYTES = 16 * MAX_OUTPUT
+"""As JSON a character may take twelve."""
 PATIENCE_S = 2.0
 _START_S = 20.0
 """How long the process may take to begin: more than rendering, on a busy machine."""
@@ -74,20 +79,28 @@ class TemplateSandbox:
             "eos_token": eos_token,
             "variables": dict(variables or {}),
         }
-        answer = self._ask(json.dumps(request).encode())
+        try:
+            told = json.dumps(request).encode()
+        except RecursionError:
+            raise TemplateFailedError("template_too_large", "its messages are nested too deeply") from None
+        if len(told) > MAX_REQUEST_BYTES:
+            detail = f"it was to be given {len(told)} bytes, more than {MAX_REQUEST_BYTES}"
+            raise TemplateFailedError("template_too_large", detail)
+        answer = self._ask(told)
         if "text" in answer:
             return str(answer["text"])
         raise TemplateFailedError(str(answer.get("kind")), str(answer.get("detail")))
 
     def close(self) -> None:
         """End the process."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            for pipe in (self._process.stdin, self._process.stdout):
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+            for pipe in (process.stdin, process.stdout):
                 if pipe is not None:
-                    pipe.close()
-            self._process = None
+                    with contextlib.suppress(OSError):  # there may be something left that nobody reads any more
+                        pipe.close()
 
     def __enter__(self) -> Self:
         return self
@@ -98,10 +111,19 @@ class TemplateSandbox:
         self.close()
 
     def _ask(self, request: bytes) -> dict[str, Any]:
+        if self._process is not None and self._process.poll() is not None:
+            self.close()  # ended from outside while it had nothing to do: no fault of this template
         if self._process is None:
             self._process = self._start()
             self._exchange(self._process, b'{"template": "", "messages": []}', _START_S)
-        said: dict[str, Any] = json.loads(self._exchange(self._process, request, self._patience_s))
+        answer = self._exchange(self._process, request, self._patience_s)
+        try:
+            said = json.loads(answer)
+        except ValueError:
+            said = None
+        if not isinstance(said, dict):
+            self.close()
+            raise TemplateFailedError("template_crashed", "its process answered what is no answer")
         return said
 
     def _exchange(self, process: subprocess.Popen[bytes], request: bytes, patience_s: float) -> bytes:
@@ -118,8 +140,8 @@ class TemplateSandbox:
             raise TemplateFailedError("template_timed_out", f"it was not done after {patience_s:g} s") from None
         thread.join()
         if answer is None:
-            code = process.wait()
-            self.close()
+            self.close()  # it may live on, if it said something else than a frame
+            code = process.returncode
             raise TemplateFailedError("template_crashed", f"its process ended ({code})")
         return answer
 
@@ -141,6 +163,6 @@ def _exchange(process: subprocess.Popen[bytes], request: bytes, answers: "queue.
     try:
         process.stdin.write(LENGTH.pack(len(request)) + request)
         process.stdin.flush()
-        answers.put(read_frame(process.stdout))
+        answers.put(read_frame(process.stdout, _MAX_ANSWER_BYTES))
     except (OSError, ValueError):  # it died, or was killed meanwhile
         answers.put(None)

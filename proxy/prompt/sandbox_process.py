@@ -25,20 +25,30 @@ def main(max_output: int) -> None:
     requests, answers = sys.stdin.buffer, sys.stdout.buffer
     _warm_up()
     limit = _limits()
-    while (request := read_frame(requests)) is not None:
+    while (request := read_frame(requests, MEMORY_BYTES)) is not None:
         limit()
-        answer = _answer(json.loads(request), max_output)
+        try:
+            answer = _answer(json.loads(request), max_output)
+        except (MemoryError, RecursionError) as error:  # what the client sent is too much already
+            answer = _failure("template_too_large", error)
         data = json.dumps(answer).encode()
         answers.write(LENGTH.pack(len(data)) + data)
         answers.flush()
 
 
-def read_frame(stream: IO[bytes]) -> bytes | None:
-    """The next frame; None at the end."""
+def read_frame(stream: IO[bytes], most: int) -> bytes | None:
+    """The next frame; None at the end.
+
+    Raises:
+        ValueError: it is said to have more than `most` bytes.
+    """
     head = stream.read(LENGTH.size)
     if len(head) < LENGTH.size:
         return None
-    return stream.read(LENGTH.unpack(head)[0])
+    (length,) = LENGTH.unpack(head)
+    if length > most:
+        raise ValueError(f"a frame of {length} bytes")
+    return stream.read(length)
 
 
 def _answer(request: dict[str, Any], max_output: int) -> dict[str, str]:
@@ -68,7 +78,8 @@ def _failure(kind: str, error: Exception) -> dict[str, str]:
 def _warm_up() -> None:
     """Have everything loaded that rendering needs: later no file can be opened."""
     loop = "{% for m in messages %}{{ m | tojson }}{{ strftime_now('%d %b %Y') }}{% endfor %}"
-    for template in (loop, "{% if %}", "{{ ''.__class__.__mro__ }}", "{{ raise_exception('') }}", "{{ 1 / 0 }}"):
+    late = "{{ 'a b' | striptags | wordwrap(1) }}{{ lipsum(n=1) }}{{ 1 | pprint }}"  # they import when they run
+    for template in (loop, late, "{% if %}", "{{ ''.__class__.__mro__ }}", "{{ raise_exception('') }}", "{{ 1 / 0 }}"):
         _answer({"template": template, "messages": [{"a": "é"}]}, 1000)
 
 

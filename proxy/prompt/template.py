@@ -81,11 +81,12 @@ def render_template(
         jinja2.TemplateError: it is no Jinja, refuses the messages, or reaches for what the sandbox forbids.
         Exception: whatever it stumbles over: a template is a program.
     """
-    return _ENVIRONMENT.from_string(template).render(
-        **(variables or {}),
-        messages=list(messages),
-        tools=list(tools) if tools else None,
-        add_generation_prompt=True,
-        bos_token=bos_token,
-        eos_token=eos_token,
-    )
+    told = {
+        "add_generation_prompt": True,
+        **(variables or {}),  # a request's: they may have any name, but never stand for what is known
+        "messages": list(messages),
+        "tools": list(tools) if tools else None,
+        "bos_token": bos_token,
+        "eos_token": eos_token,
+    }
+    return _ENVIRONMENT.from_string(template).render(told)

@@ -76,7 +76,7 @@ def _ids(part: Part) -> dict[str, Json]:
 def _parsed(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError:  # a RecursionError is the template's own problem later
+    except (ValueError, RecursionError):  # no JSON, or nested too deeply: a client may send anything
         return text
 
 

@@ -18,6 +18,7 @@ from proxy.prompt.token_spans import tokens_of_spans
 from proxy.prompt_index.rendering import ASK_AGAIN_S, ASK_WITHIN_US, PromptSettings
 from proxy.store.call_inputs import CallInput, CallInputs, InputMessage
 from proxy.store.context_lengths import ContextLengths
+from proxy.store.courtesy import politely
 from proxy.store.message_rows import message_key
 from proxy.store.prompts import ALIGN, PromptRow, PromptRows
 
@@ -73,7 +74,7 @@ class PromptAlignment:
     def plan(self) -> list[Aligned]:
         """Look at some calls, without writing."""
         calls = [self._inputs.get(call_id) for call_id in self._rows.waiting(ALIGN, AT_ONCE)]
-        found = [self._align(call) for call in calls if call is not None and not self._is_early(call)]
+        found = [self._align(call) for call in politely(calls) if call is not None and not self._is_early(call)]
         self.has_waiting = len(found) < len(calls)
         return found
 

@@ -24,6 +24,9 @@ __all__ = ["PromptIndexer", "PromptSettings"]
 
 log = logging.getLogger(__name__)
 
+MOST_UNREAD = 256
+"""While more exchanges than these wait to be read, no prompt is looked for: reading them comes first."""
+_UNREAD = "SELECT count(*) FROM (SELECT 1 FROM unread_exchanges LIMIT ?)"
 _Found = TypeVar("_Found")
 
 
@@ -50,6 +53,7 @@ class PromptIndexer:
         self._counter = TokenCounter(encoding) if encoding != "off" else None
         self._connection: sqlite3.Connection | None = None
         self._steps: list[tuple[int, Callable[[], int]]] = []
+        self._is_held_back = False
         self._pairing: PromptPairing | None = None
         self._rendering: PromptRendering | None = None
         self._alignment: PromptAlignment | None = None
@@ -57,7 +61,8 @@ class PromptIndexer:
     @property
     def is_watching(self) -> bool:
         """Whether something waits for time to pass."""
-        return any(step is not None and step.has_waiting for step in (self._pairing, self._alignment))
+        steps = (self._pairing, self._alignment)
+        return self._is_held_back or any(step is not None and step.has_waiting for step in steps)
 
     def close(self) -> None:
         """Let go of the trace, and end the process in which templates run."""
@@ -73,7 +78,10 @@ class PromptIndexer:
         Raises:
             sqlite3.Error, OSError: the trace cannot be written; call again later.
         """
-        self._ready()
+        (unread,) = self._ready().execute(_UNREAD, (MOST_UNREAD + 1,)).fetchone()
+        self._is_held_back = unread > MOST_UNREAD
+        if self._is_held_back:
+            return 0
         done = 0
         for step, work in self._steps:
             try:

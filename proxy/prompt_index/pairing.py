@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from proxy.meaning import PartKind, PromptSource
 from proxy.prompt.matching import CallFacts, GeneratedLine, InputEvent, OutputEvent, Pairing, Unproxied, match
+from proxy.store.courtesy import politely
 from proxy.store.observed import observe, unobserve
 from proxy.store.prompts import ALIGN, ENGINE_LOG_TAG, PAIR, RENDER, PromptRows
 
@@ -180,7 +181,7 @@ class PromptPairing:
         self._rows.pass_on(pairing.call_id, RENDER)
 
     def _calls(self, query: str, *parameters: object) -> Iterator[_Call]:
-        for row in self._connection.execute(query, parameters).fetchall():
+        for row in politely(self._connection.execute(query, parameters).fetchall()):
             (call_id, operation, asked, answered, started, done, is_running, messages) = row[:8]
             (text, parts, tokens_in, tokens_out, response_id, stop_reason, upstream, url, outcome) = row[8:]
             answer, tool_calls = _answer(text, parts)

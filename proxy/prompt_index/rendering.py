@@ -21,6 +21,7 @@ from proxy.prompt.asked import CannotAskError, ask_prompt
 from proxy.prompt.model_files import ModelFiles
 from proxy.prompt.sandbox import TemplateFailedError, TemplateSandbox
 from proxy.store.call_inputs import CallInput, CallInputs
+from proxy.store.courtesy import politely
 from proxy.store.prompts import ALIGN, RENDER, PromptRows
 from proxy.store.trace import Trace
 
@@ -110,7 +111,7 @@ class PromptRendering:
     def plan(self) -> list[Rendered]:
         """Find the prompts of some calls, without writing."""
         calls = [self._inputs.get(call_id) for call_id in self._rows.waiting(RENDER, AT_ONCE)]
-        return [self._render(call) for call in calls if call is not None]
+        return [self._render(call) for call in politely(calls) if call is not None]
 
     def write(self, plan: list[Rendered]) -> int:
         """Store what was found; gives of how many calls."""

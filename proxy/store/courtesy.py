@@ -6,7 +6,7 @@ a chunk's delay fell from 2.4 ms to 0.5 ms.
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TypeVar
 
@@ -27,4 +27,11 @@ def in_steps(items: Sequence[T]) -> Iterator[T]:
     """The items, giving way after each step."""
     for start in range(0, len(items), STEP):
         yield from items[start : start + STEP]
+        give_way()
+
+
+def politely(items: Iterable[T]) -> Iterator[T]:
+    """The items, giving way after each: each is much work."""
+    for item in items:
+        yield item
         give_way()

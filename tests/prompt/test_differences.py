@@ -374,7 +374,7 @@ SHORT = st.text("ab", max_size=12)
 
 
 @given(one=SHORT, other=SHORT)
-@settings(max_examples=200)
+@settings(max_examples=100)
 def test_two_prompts_are_the_same_exactly_if_they_are(one: str, other: str) -> None:
     sentence = source_differences((PromptSource.OBSERVED, one), (PromptSource.ASKED, other))
     assert ("is the same" in sentence) == (one == other)
@@ -421,7 +421,7 @@ ANY_PROMPT = st.lists(MARKS, max_size=20).map("".join)
 
 
 @given(prompt=ANY_PROMPT, ranges=st.lists(st.tuples(st.integers(0, 99), st.integers(0, 99)), max_size=4))
-@settings(max_examples=200)
+@settings(max_examples=100)
 def test_turns_of_any_text_are_in_order_and_within_it(prompt: str, ranges: list[tuple[int, int]]) -> None:
     at = 0
     for turn in read_turns(prompt, [(min(pair), min(max(pair), len(prompt))) for pair in ranges]):
@@ -430,7 +430,7 @@ def test_turns_of_any_text_are_in_order_and_within_it(prompt: str, ranges: list[
 
 
 @given(prompt=ANY_PROMPT, said=st.lists(st.text("ab \n", min_size=1, max_size=9), max_size=4))
-@settings(max_examples=200)
+@settings(max_examples=100)
 def test_any_prompt_is_told_of_without_failing(prompt: str, said: list[str]) -> None:
     messages = [text(("system", "user", "assistant")[number % 3], one) for number, one in enumerate(said)]
     assert all(sentence for sentence in told(prompt + "".join(said), messages, tools=[("add", "{}")]))
@@ -579,7 +579,7 @@ ANY_OUTPUT = st.lists(PIECES, max_size=8).map("".join)
 
 
 @given(output=ANY_OUTPUT, content=ANY_OUTPUT, thought=ANY_OUTPUT, prompt=ANY_OUTPUT)
-@settings(max_examples=200)
+@settings(max_examples=100)
 def test_answers_are_said_to_be_unchanged_only_if_they_are(
     output: str, content: str, thought: str, prompt: str
 ) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http.client import HTTPConnection
@@ -14,6 +15,7 @@ from tests.conftest import running
 from tests.proxy_process import ProxyProcess, wait_until
 
 PATIENCE_S = 60.0
+_LOOK_AGAIN_S = 0.1
 LISTENING = "SELECT 1 FROM engine_log_status WHERE state = 'listening'"
 
 
@@ -37,11 +39,13 @@ class Saw:
         """Rows of a query, once there are some and nothing waits to be looked at."""
 
         def look() -> list[sqlite3.Row]:
-            rows = self.proxy.query(query, *values)
             waiting = self.proxy.query(
                 "SELECT (SELECT count(*) FROM unread_exchanges), (SELECT count(*) FROM prompt_queue)"
             )
-            return rows if rows and tuple(waiting[0]) == (0, 0) else []
+            rows = self.proxy.query(query, *values) if tuple(waiting[0]) == (0, 0) else []
+            if not rows:
+                time.sleep(_LOOK_AGAIN_S)  # looking has its price, too
+            return rows
 
         return wait_until(look, query, PATIENCE_S)
 

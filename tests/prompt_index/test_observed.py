@@ -29,15 +29,13 @@ def scripted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Saw]:
         yield saw
 
 
-@pytest.fixture(scope="module")
-def small_window(tmp_path_factory: pytest.TempPathFactory, smollm2: Path) -> Iterator[Saw]:
-    """The real model with a window of 512 tokens, whose server cuts the middle out of what is too long."""
-    settings = Settings(
-        model_file=str(smollm2),
-        model="smollm2",
-        port=0,
-        switches={"context_length": "512", "overflow": "truncateMiddle"},
-    )
+@pytest.fixture(scope="module", params=["truncateMiddle", "rollingWindow"])
+def small_window(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, smollm2: Path
+) -> Iterator[Saw]:
+    """The real model with a window of 512 tokens, whose server cuts what is too long by a policy."""
+    switches = {"context_length": "512", "overflow": request.param}
+    settings = Settings(model_file=str(smollm2), model="smollm2", port=0, switches=switches)
     with before_lookalike(tmp_path_factory.mktemp("window"), settings) as saw:
         yield saw
 
@@ -115,11 +113,12 @@ def test_what_fell_out_of_a_small_window_is_named_as_the_engine_was_really_given
     tokens = small_window.rows("SELECT sum(tokens) FROM prompt_spans WHERE call_id = ?", call)
     assert tokens == [(answer["usage"]["prompt_tokens"],)]
     problems = dict(small_window.rows("SELECT kind, detail FROM problems WHERE call_id = ?", call))
-    assert f"{len(missing)} messages: 2-" in problems["dropped_by_server"]
+    assert f"{len(missing)} messages: {missing[0]}-{missing[-1]};" in problems["dropped_by_server"]
 
 
-def test_a_prompt_that_is_refused_says_how_long_it_is(tmp_path: Path) -> None:
-    settings = Settings(port=0, switches={"context_length": "64", "overflow": "refuse"})
+@pytest.mark.parametrize("policy", ["refuse", "stopAtLimit"])
+def test_a_prompt_that_is_refused_says_how_long_it_is(tmp_path: Path, policy: str) -> None:
+    settings = Settings(port=0, switches={"context_length": "64", "overflow": policy})
     with before_lookalike(tmp_path / "refusing", settings) as saw:
         answer = saw.ask(user("word " * 200))
         assert answer["status"] == 400

@@ -136,7 +136,7 @@ def everything(trace: Path) -> dict[str, list[tuple[object, ...]]]:
         return found
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=120)
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=60)
 @given(
     plans=runs(),
     order=st.lists(st.integers(0, 100), max_size=60),
