@@ -26,6 +26,11 @@ APPLY_RPC, APPLY_PATH = "applyPromptTemplate", "/apply-template"
 class CannotAskError(Exception):
     """The server applies no template when it is asked, or not to this; the message says what it said."""
 
+    def __init__(self, detail: str, *, is_ever: bool = False) -> None:
+        """`is_ever`: the server knows no such request, whatever is asked."""
+        super().__init__(detail)
+        self.is_ever = is_ever
+
 
 @dataclass(frozen=True, slots=True)
 class Asked:
@@ -96,7 +101,8 @@ async def _by_http(session: aiohttp.ClientSession, url: str, body: bytes) -> Ask
         text = answer.get("prompt") if isinstance(answer, dict) and response.status == 200 else None
         if not isinstance(text, str):
             said = raw[:200].decode(errors="replace")
-            raise CannotAskError(f"{APPLY_PATH}: status {response.status}: {said}")
+            is_refused = response.status in (400, 500)  # the template's own word, of this call
+            raise CannotAskError(f"{APPLY_PATH}: status {response.status}: {said}", is_ever=not is_refused)
         return Asked(text, APPLY_PATH)
 
 

@@ -306,7 +306,8 @@ class _Match:
 
     def _why_no_input(self, call: CallFacts, times: list[int]) -> str:
         if self._asked.get(call.id):
-            return _TOO_FEW if self._input.sharers.get(call.id, 1) > 1 else _SEVERAL
+            is_too_few = self._input.sharers.get(call.id, 1) > len(self._asked[call.id])
+            return _TOO_FEW if is_too_few else _SEVERAL
         if call.id in self._contradicted:
             return _ENDED_OTHERWISE
         first = bisect_left(times, call.started_us)

@@ -50,6 +50,8 @@ class Aligned:
     tiktoken_tokens: int | None = None
     context: tuple[int, str] | None = None
     refusal: Refusal | None = None
+    is_filled: bool = False
+    """The window was full in the middle of the answer."""
     left_out: Sequence[tuple[int, Message]] = ()
     """What the client sent the turn before, and did not this time: id, message."""
 
@@ -87,6 +89,8 @@ class PromptAlignment:
         found = Aligned(call, self._rows.best(call.id))
         told = (read_refusal(error.message, error.kind, error.code) for error in call.errors)
         found.refusal = next((one for one in told if one is not None), None)
+        if found.refusal is not None and self._has_answered(call):
+            found.refusal, found.is_filled = None, True
         found.context = self._contexts.of(call)
         found.left_out = self._left_out(call)
         if found.prompt is None:
@@ -102,6 +106,11 @@ class PromptAlignment:
         if counts is not None:
             found.span_tokens, found.prompt_tokens = counts, sum(counts)
         return found
+
+    def _has_answered(self, call: CallInput) -> bool:
+        """Whether the model has said something: then the prompt did fit, and the window was full later."""
+        answer = self._inputs.answer(call.id)
+        return answer is not None and any(part.text for part in answer[1].parts)
 
     def _ask_tokens(self, call: CallInput, prompt: str, alignment: Alignment) -> list[int] | None:
         url = call.upstream_url
@@ -275,6 +284,8 @@ def _problems(found: Aligned, fates: Sequence[Fall], length: int | None) -> list
             f"the prompt ({told.prompt_tokens or '?'} tokens) does not fit into {told.context_length or '?'} tokens"
         )
         problems.append(("context_refused", detail))
+    elif found.is_filled:
+        problems.append(("context_filled", "the context window was full in the middle of the answer"))
     elif length and tokens is not None and tokens >= WARN_SHARE * length:
         detail = f"{tokens} of {length} tokens, {tokens / length:.0%} of the context window"
         problems.append(("context_nearly_full", detail))

@@ -36,8 +36,17 @@ SELECT c.id, c.operation, c.model_asked, c.model_answered, c.started_at_us, c.do
 FROM read_calls c JOIN recorded_exchanges e ON e.id = c.exchange_id
 WHERE c.operation IN ('chat', 'completion') AND NOT c.is_observed AND """
 _BY_ID = _SELECT + "c.id IN (SELECT value FROM json_each(?))"
-_BESIDE = _SELECT + "c.started_at_us BETWEEN ? AND ? AND c.id NOT IN (SELECT call_id FROM read_pairings)"
+_BESIDE = (
+    _SELECT
+    + "c.started_at_us BETWEEN ? AND ?"
+    + " AND c.id NOT IN (SELECT call_id FROM read_pairings WHERE input_event_id IS NOT NULL)"
+)
 _LONG_ONES = _SELECT + "c.is_running AND c.started_at_us < ?"
+_WAITING = tuple(
+    "SELECT q.call_id FROM prompt_queue q LEFT JOIN read_calls c ON c.id = q.call_id"
+    f" WHERE q.step = {PAIR} AND coalesce(c.operation, '') {comparison} 'log' ORDER BY q.call_id LIMIT ?"
+    for comparison in ("<>", "=")
+)
 _OLDEST_END = """
 SELECT min(started_at_us + coalesce(done_us, 0)) FROM read_calls
 WHERE operation <> 'log' AND NOT is_running AND id IN (SELECT value FROM json_each(?))"""
@@ -90,7 +99,8 @@ class PromptPairing:
     def plan(self) -> "Plan | None":
         """Decide about some calls and events, without writing; None: there are none whose time has come."""
         now_us = time.time_ns() // 1000
-        waiting = self._rows.waiting(PAIR, AT_ONCE)
+        # Calls and events apart: an event may wait for its output for minutes, and no call is to wait for that.
+        waiting = [one for query in _WAITING for (one,) in self._connection.execute(query, (AT_ONCE,))]
         self.has_waiting = bool(waiting)
         if not waiting:
             return None
@@ -174,6 +184,8 @@ class PromptPairing:
             )
         if pairing.input_id is None:
             self._rows.take_away(pairing.call_id, PromptSource.OBSERVED)
+            for rival in pairing.input_rivals:  # somebody proxied it, though nobody knows who
+                self._rows.pass_on(rival, None)
             self._rows.pass_on(pairing.call_id, RENDER)
             return
         confidence, why = pairing.input_confidence, pairing.why

@@ -30,6 +30,9 @@ ASK_WITHIN_US = 60_000_000
 """How long after a call's end its server is asked."""
 ASK_AGAIN_S = 60.0
 """How long a server that did not answer is left alone."""
+FAILED_S = 600.0
+"""How long a template that took too long is not tried again."""
+_COSTLY = ("template_timed_out", "template_crashed")
 _PATIENCE_S = 10.0
 _CONFIDENCE = {PromptSource.ASKED: 0.9, PromptSource.COMPUTED: 0.7}
 """Asked: the server's settings may be others by now. Computed: it may use another template, or other variables."""
@@ -37,7 +40,8 @@ _TRUST = "'request', 'effective', 'override', 'model_default', 'props', 'gguf', 
 _TEMPLATE = f"""
 SELECT t.id, t.text, s.source, s.detail, s.bos_token, s.eos_token
 FROM read_template_sources s JOIN read_templates t ON t.id = s.template_id
-WHERE s.model = ? AND s.source <> 'request' ORDER BY instr("{_TRUST}", s.source), s.last_at_us DESC LIMIT 1"""
+WHERE s.model = ? AND s.source NOT IN ('request', 'effective')
+ORDER BY instr("{_TRUST}", s.source), s.last_at_us DESC LIMIT 1"""
 _MODEL_PATH = """
 SELECT model_path FROM engine_events WHERE model = ? AND model_path IS NOT NULL ORDER BY id DESC LIMIT 1"""
 
@@ -103,6 +107,8 @@ class PromptRendering:
         self._sandbox = TemplateSandbox()
         self._files = ModelFiles.find(settings.lmstudio_home)
         self._silent_until: dict[str, float] = {}
+        self._failed: dict[str, tuple[float, tuple[str, str]]] = {}
+        """Templates that took too long: until when they are not tried, and what to say."""
 
     def close(self) -> None:
         """End the process in which templates run."""
@@ -183,7 +189,8 @@ class PromptRendering:
         try:
             asked = asyncio.run(self._asked(url, call, model, messages))
         except CannotAskError as error:
-            self._silent_until[url] = time.monotonic() + ASK_AGAIN_S
+            if error.is_ever:
+                self._silent_until[url] = time.monotonic() + ASK_AGAIN_S
             return f"its server was asked in vain: {error}"
         except (aiohttp.ClientError, OSError) as error:  # a TimeoutError is an OSError
             self._silent_until[url] = time.monotonic() + ASK_AGAIN_S
@@ -202,6 +209,8 @@ class PromptRendering:
 
     async def _asked(self, url: str, call: CallInput, model: str, messages: list[Message]) -> tuple[str, str]:
         body = b"".join(self._trace.body(call.exchange_id, Side.CLIENT)) if call.dialect == "openai_chat" else None
+        if body is not None and body.lstrip()[:1] != b"{":
+            body = None  # compressed
         timeout = aiohttp.ClientTimeout(total=_PATIENCE_S)
         async with aiohttp.ClientSession(timeout=timeout) as session:
             asked = await ask_prompt(
@@ -222,6 +231,9 @@ class PromptRendering:
         if template is None:
             detail = f"the engine's log has no prompt for it; {why_not_asked}; and no template of the model is known"
             return self._unknown(call, model, detail)
+        failed = self._failed.get(template.text)
+        if failed is not None and time.monotonic() < failed[0]:
+            return Rendered(call.id, model, template=template, problem=failed[1])
         try:
             text = self._sandbox.render(
                 template.text,
@@ -232,8 +244,10 @@ class PromptRendering:
                 variables=_variables(call),
             )
         except TemplateFailedError as error:
-            detail = f"the template ({template.source}) could not be rendered: {error}"
-            return Rendered(call.id, model, template=template, problem=(error.kind, detail))
+            problem = (error.kind, f"the template ({template.source}) could not be rendered: {error}")
+            if error.kind in _COSTLY:  # no other call is to wait for it again
+                self._failed[template.text] = (time.monotonic() + FAILED_S, problem)
+            return Rendered(call.id, model, template=template, problem=problem)
         note = "; ".join(filter(None, (f"computed from the template ({template.source})", why_not_asked)))
         confidence = _CONFIDENCE[PromptSource.COMPUTED]
         return Rendered(call.id, model, PromptSource.COMPUTED, text, note, template=template, confidence=confidence)

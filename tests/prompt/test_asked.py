@@ -76,10 +76,14 @@ def test_lm_studio_is_asked_over_its_sdk() -> None:
     asyncio.run(main())
 
 
-def test_a_server_that_applies_no_template_is_told_so(upstream: RawServer) -> None:
-    upstream.begin(lambda connection, _: connection.send(length_response(b"no", status=b"404 Not Found")))
-    with pytest.raises(CannotAskError, match="status 404"):
+@pytest.mark.parametrize(("status", "is_ever"), [(b"404 Not Found", True), (b"500 Internal Server Error", False)])
+def test_a_server_that_knows_no_templates_is_told_from_a_template_that_refuses(
+    upstream: RawServer, status: bytes, is_ever: bool
+) -> None:
+    upstream.begin(lambda connection, _: connection.send(length_response(b"no", status=status)))
+    with pytest.raises(CannotAskError, match=f"status {status[:3].decode()}") as caught:
         ask(upstream.url, "m", CHATS["one question"])
+    assert caught.value.is_ever == is_ever
 
 
 def test_a_history_has_calls_and_results_in_the_sdks_form() -> None:

@@ -42,7 +42,8 @@ class Saw:
             waiting = self.proxy.query(
                 "SELECT (SELECT count(*) FROM unread_exchanges), (SELECT count(*) FROM prompt_queue)"
             )
-            rows = self.proxy.query(query, *values) if tuple(waiting[0]) == (0, 0) else []
+            is_done = bool(waiting) and tuple(waiting[0]) == (0, 0)
+            rows = self.proxy.query(query, *values) if is_done else []
             if not rows:
                 time.sleep(_LOOK_AGAIN_S)  # looking has its price, too
             return rows

@@ -15,7 +15,7 @@ from proxy.store.prompts import PromptRows
 from proxy.store.schema import open_for_writing
 from tests.conftest import running
 from tests.prompt_index.saw import Saw, post
-from tests.store.traffic import Traffic, as_json, traffic, turns
+from tests.store.traffic import Traffic, as_json, events, traffic, turns
 
 OFFLINE = PromptSettings(ask=False)
 CHATML = (
@@ -128,6 +128,27 @@ def test_a_hostile_template_is_a_problem_of_its_call_and_of_nothing_else(
     texts = made.rows("SELECT c.exchange_id, p.text FROM rendered_prompts p JOIN calls c ON c.id = p.call_id")
     assert texts == [(other, "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n")]
     assert made.values("SELECT count(*) FROM prompt_queue") == [0]
+
+
+def test_a_template_that_never_ends_is_tried_once_however_many_calls_there_are(made: Traffic) -> None:
+    for number in range(40):
+        made.chat(turns(f"call {number}"))
+    made.read()
+    know_template(made.trace, "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}")
+    find_prompts(made.trace)
+    assert made.values("SELECT count(*) FROM problems WHERE kind = 'template_timed_out'") == [40]
+
+
+def test_a_window_that_is_full_in_the_middle_of_an_answer_is_no_refusal(made: Traffic) -> None:
+    full = b'data: {"error":{"message":"Context size has been exceeded."}}\n\n'
+    exchange = made.streamed_chat(turns("tell me all"), [*events("All", " of", reason=None), full])
+    made.read()
+    know_template(made.trace, CHATML)
+    find_prompts(made.trace)
+    call = made.call(exchange)["id"]
+    assert made.rows("SELECT fate, dropped_by FROM message_fates WHERE call_id = ?", call) == [("kept", None)]
+    kinds = made.values("SELECT kind FROM problems WHERE call_id = ? AND kind LIKE 'context%'", call)
+    assert kinds == ["context_filled"]
 
 
 def test_without_any_source_the_call_says_so(made: Traffic) -> None:
