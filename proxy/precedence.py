@@ -39,6 +39,9 @@ _QUESTION = "Tell me a short story about a fox and a crow."
 _BASE: Mapping[str, Json] = {"temperature": 0, "seed": 1, "max_tokens": 24}
 _SAMPLED: Mapping[str, Json] = {"temperature": 1.5}
 _ANSWER_S = 300.0
+_NEEDED = ("max_tokens",)
+"""What is not left out for a try: an answer might have no end."""
+_LEFT_OUT = object()
 
 
 class ExperimentError(ProxyLogError):
@@ -143,6 +146,8 @@ class _Trial:
             for value in one.values:
                 for _ in range(REPEATS):
                     await self._ask(f"{TAG}:{one.name}", {**one.also, one.name: value})
+            if one.name not in _NEEDED:
+                await self._ask(f"{TAG}:{one.name}", one.also, without=one.name)
         if await self._is_lmstudio():
             try:
                 for one in planned:
@@ -155,14 +160,15 @@ class _Trial:
     def _fields(self, tag: str) -> dict[str, str]:
         return {TAG_FIELD: tag, SESSION_FIELD: self._name}
 
-    async def _ask(self, tag: str, changed: Mapping[str, Json]) -> str:
-        """A chat completion; gives its text.
+    async def _ask(self, tag: str, changed: Mapping[str, Json], *, without: str = "") -> str:
+        """A chat completion, `without` a setting that it has otherwise; gives its text.
 
         Raises:
             ExperimentError: it was refused.
         """
         messages = [{"role": "user", "content": _QUESTION}]
-        body = {"model": self._model, "messages": messages, **_BASE, **changed}
+        asked = {name: value for name, value in {**_BASE, **changed}.items() if name != without}
+        body = {"model": self._model, "messages": messages, **asked}
         headers = self._fields(tag)
         if self._credentials is not None:
             headers["Authorization"] = f"Bearer {':'.join(self._credentials)}"
@@ -192,12 +198,14 @@ class _Trial:
         return isinstance(greeting, dict) and greeting.get("lmstudio") is True
 
     async def _predict(self, one: Experiment) -> None:
-        """Both values over the predict channel, and once more without the settings of the server's tab."""
+        """Both values over the predict channel, once more without the settings of the server's tab, and without it."""
         fields = self._fields(f"{TAG}:{one.name}")
         async with open_socket(self._session, self._url, "llm", self._credentials, fields=fields) as socket:
-            tries = [(value, False) for value in one.values] + [(one.values[0], True)]
+            tries: list[tuple[Json, bool]] = [(value, False) for value in one.values] + [(one.values[0], True)]
+            tries += [(_LEFT_OUT, False)] if one.name not in _NEEDED else []
             for number, (value, ignores) in enumerate(tries):
-                changed: dict[str, Json] = {"max_tokens": 1, **one.also, one.name: value}
+                changed: dict[str, Json] = {"max_tokens": 1, **one.also}
+                changed |= {one.name: value} if value is not _LEFT_OUT else {}
                 config = [{"key": _KEYS[name], "value": _form(name, asked)} for name, asked in changed.items()]
                 content = [{"type": "text", "text": _QUESTION}]
                 parameter = {

@@ -24,6 +24,10 @@ _COUNT = """
 SELECT count(*), max(session_id) FROM calls WHERE session = ? AND NOT is_running"""
 _FINDINGS = """
 SELECT name, surface, won, evidence, call_ids FROM precedence_findings WHERE session_id = ? ORDER BY surface, name"""
+_LEFT_OUT = """
+SELECT c.exchange_id, s.effective_value FROM calls c LEFT JOIN call_settings s ON s.call_id = c.id AND s.name = ?1
+WHERE c.session_id = ?2 AND c.tag = 'precedence:' || ?1 AND c.dialect = ?3 AND s.request_value IS NULL
+ORDER BY c.id LIMIT 1"""
 _SETTINGS = """
 SELECT request_value, base_value, effective_value FROM call_settings WHERE call_id = ? AND name = ?"""
 
@@ -131,6 +135,7 @@ def _rows(trace: Trace, session_id: int) -> list[dict[str, Any]]:
         calls = sorted(json.loads(ids))
         told = [trace.connection.execute(_SETTINGS, (call, name)).fetchone() for call in calls]
         default = next((one[1] for one in told if one is not None and one[1] is not None), None)
+        left_out = trace.connection.execute(_LEFT_OUT, (name, session_id, surface)).fetchone() or (None, None)
         in_force = [one[2] for one in told if one is not None and one[2] is not None]
         rows.append(
             {
@@ -141,6 +146,8 @@ def _rows(trace: Trace, session_id: int) -> list[dict[str, Any]]:
                 "in_force": list(dict.fromkeys(in_force)) or None,
                 "won": "model default" if won == "server" and default is not None else won,
                 "evidence": evidence,
+                "left_out_in_force": left_out[1],
+                "left_out_exchange_id": left_out[0],
                 "call_ids": calls,
                 "exchange_ids": _exchanges(trace, calls),
             }
@@ -171,6 +178,10 @@ def _print(rows: list[dict[str, Any]]) -> None:
         put(console, (padded[0], BOLD), "  " + "  ".join(padded[1:5]) + "  ", (padded[5].rstrip(), _STYLES[row["won"]]))
         exchanges = ", ".join(map(str, row["exchange_ids"]))
         put(console, (f"    {row['evidence']}; exchanges {exchanges}", DIM))
+        if row["left_out_exchange_id"] is not None:
+            value = _cell(row, "left_out_in_force")
+            told = f"in force was {value}" if value != "-" else "the answer does not tell what was in force"
+            put(console, (f"    left out, {told}; exchange {row['left_out_exchange_id']}", DIM))
 
 
 def _cell(row: dict[str, Any], name: str) -> str:

@@ -189,7 +189,7 @@ WITH tried AS (
     FROM tried WHERE asked IS NOT NULL GROUP BY session_id, name, upstream_url, model, surface, asked
 ), living AS (
     SELECT session_id, upstream_url, model, surface, count(DISTINCT answer_id) > 1 AS is_alive FROM tried
-    WHERE name NOT IN ('max_tokens', 'stop') GROUP BY session_id, upstream_url, model, surface
+    WHERE name NOT IN ('max_tokens', 'stop') AND asked IS NOT NULL GROUP BY session_id, upstream_url, model, surface
 ), settings AS (
     SELECT session_id, name, upstream_url, model, surface, count(*) AS arms, sum(runs) AS runs, min(runs) AS least,
         sum(answers = 1) AS steady, count(DISTINCT answer) AS kinds, max(at_us) AS at_us, group_concat(ids) AS ids,

@@ -70,6 +70,10 @@ def test_who_wins_is_found_out_over_http_and_told_over_the_sdk(before_lookalike:
     sdk = {name: row["won"] for (name, surface), row in table.items() if surface == "lmstudio_sdk"}
     assert sdk == dict.fromkeys(("temperature", "max_tokens", "stop", "top_k"), "request"), table
     assert table["temperature", "lmstudio_sdk"]["in_force"] == [0, 1.9]
+    # Left out, the model's default is in force.
+    assert table["temperature", "lmstudio_sdk"]["left_out_in_force"] == DEFAULTS[P + "temperature"]
+    assert table["temperature", "openai_chat"]["left_out_exchange_id"] is not None
+    assert table["max_tokens", "openai_chat"]["left_out_exchange_id"] is None, "an answer might have no end"
     # Later calls have it as measured.
     how = proxy.query(
         "SELECT how, won, value FROM call_settings WHERE name = 'temperature' AND call_id ="
