@@ -74,6 +74,7 @@ class ProxyProcess:
         upstreams = settings.get("upstreams")
         settings["upstreams"] = {**lmstudio, **upstreams} if isinstance(upstreams, Mapping) else lmstudio
         self._defaults = {} if "engine_log" in settings else {"PROXY_LOG_ENGINE_LOG__ENABLED": "false"}
+        self._defaults |= {} if "prompt" in settings else {"PROXY_LOG_PROMPT__ASK": "false"}
         self._config.write_text(as_toml(settings))
 
     def listen_at(self, listen: str) -> None:
@@ -85,7 +86,8 @@ class ProxyProcess:
     def start(self, environment: Mapping[str, str] | None = None) -> "ProxyProcess":
         """Start it and wait until it takes connections.
 
-        It listens to no engine's log, which would be one more client of the upstream, unless `config` says so.
+        It listens to no engine's log and asks no server, which would be more clients of the upstream, unless `config`
+        says so.
         """
         # A pipe and not a file, so that a limit on the size of files does not silence it.
         self._process = subprocess.Popen(

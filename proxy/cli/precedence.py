@@ -11,7 +11,7 @@ import click
 from proxy.cli.options import open_trace, read_config, with_trace
 from proxy.cli.render import BAD, BOLD, DIM, GOOD, WARN, make_console, printable, put
 from proxy.config import parse_address
-from proxy.errors import ProxyLogError
+from proxy.errors import ProxyLogError, TraceError
 from proxy.precedence import SETTINGS, Run, run_experiments
 from proxy.store.trace import Trace
 
@@ -95,10 +95,14 @@ def _see_trace(file: Path) -> None:
         TraceError: it is not.
     """
     deadline = time.monotonic() + READ_S
-    while not file.exists() and time.monotonic() < deadline:
-        time.sleep(_EVERY_S)
-    with open_trace(file):
-        pass
+    while True:
+        try:
+            with open_trace(file):
+                return
+        except TraceError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(_EVERY_S)
 
 
 def _url(listen: str) -> str:

@@ -22,6 +22,8 @@ SETTLE_US = 2_500_000
 """How long after a call's end its events may still arrive."""
 NO_OUTPUT_US = 600_000_000
 """How long the output of a prediction that nobody proxied is waited for."""
+CLAIMED_US = 10_000_000
+"""After so long an event that may be some call's, though nobody knows whose, is not waited for any more."""
 NOT_LISTENED = "nobody listened to the engine's log at that time"
 _SLACK_US = 5_000_000
 _EVENTS_EVERY_S = 1.0
@@ -139,6 +141,12 @@ class PromptPairing:
                 for one in found.unproxied
                 if one.input_id in events
                 and events[one.input_id] + (SETTLE_US if one.output_id is not None else NO_OUTPUT_US) < now_us
+            ]
+            nobodys = {one.input_id for one in found.unproxied}
+            gone += [
+                event.id
+                for event in log.inputs
+                if event.id in events and event.id not in nobodys and event.at_us + CLAIMED_US < now_us
             ]
         paired = {pairing.call_id for pairing in pairings}
         no_log = {one: NOT_LISTENED if one in deaf else "no event came in its time" for one in ripe - paired}

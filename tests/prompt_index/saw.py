@@ -61,7 +61,7 @@ def before_lookalike(folder: Path, settings: Settings) -> Iterator[Saw]:
     folder.mkdir(exist_ok=True)
     with LookalikeProcess.start(settings, log=folder / "lookalike.log") as lookalike:
         url = lookalike.ready.url
-        with running(folder / "proxy", url, {"engine_log": {"enabled": True}}) as proxy:
+        with running(folder / "proxy", url, {"engine_log": {"enabled": True}, "prompt": {"ask": True}}) as proxy:
             saw = Saw(proxy, url, lookalike.ready.model)
             wait_until(lambda: proxy.query(LISTENING), "it listens", PATIENCE_S)
             yield saw

@@ -28,7 +28,7 @@ RHYME = "Un éléphant se balançait sur une toile d'araignée 🕷"
 @pytest.fixture(scope="module")
 def llama(llama_server: LlamaProcess, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Saw]:
     """A proxy before real llama.cpp."""
-    with running(tmp_path_factory.mktemp("asked"), llama_server.url) as proxy:
+    with running(tmp_path_factory.mktemp("asked"), llama_server.url, {"prompt": {"ask": True}}) as proxy:
         yield Saw(proxy, llama_server.url, llama_server.model)
 
 
