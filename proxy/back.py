@@ -16,7 +16,7 @@ import sqlite3
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -209,9 +209,9 @@ class Work(Protocol):
 class Worker:
     """Does some work in a thread while this is entered: ingest does not wait for it."""
 
-    def __init__(self, name: str, work: Work, trace: Path) -> None:
-        """`name` and `trace` are for messages."""
-        self._work = work
+    def __init__(self, name: str, make: Callable[[], Work], trace: Path) -> None:
+        """`make` is called in the thread: what it imports is not waited for. `name` and `trace` are for messages."""
+        self._make = make
         self._trace = trace
         self._name = name
         self._woken = threading.Event()
@@ -234,25 +234,24 @@ class Worker:
 
     def _run(self) -> None:
         try:
-            while self._go_on():
-                pass
+            with contextlib.closing(self._make()) as work:
+                while self._go_on(work):
+                    pass
         except Exception:
             log.exception("%s: %s ended; recording goes on", self._trace, self._name)
-        finally:
-            self._work.close()
 
-    def _go_on(self) -> bool:
+    def _go_on(self, work: Work) -> bool:
         """A piece of work, or a wait for more; False at the end."""
         is_last = self._is_stopping
         self._woken.clear()
         try:
-            has_done = self._work.run_once() > 0
+            has_done = work.run_once() > 0
         except (sqlite3.Error, OSError) as error:
             log.warning("%s: %s waits: %s", self._trace, self._name, error)
             self._woken.wait(RETRY_S)
             return not is_last
         if not has_done and not is_last:
-            self._woken.wait(RETRY_S if self._work.is_watching else LOOK_ANYWAY_S)
+            self._woken.wait(RETRY_S if work.is_watching else LOOK_ANYWAY_S)
         return has_done or not is_last
 
 
@@ -266,41 +265,70 @@ def _workers(settings: Mapping[str, Any], trace: Path, turn: threading.Lock) -> 
         prefix_sessions=wanted["prefix_sessions"],
         body_fields=tuple(settings.get("body_fields", ())),
     )
-    indexer = Indexer(trace, how, key=load_key(trace.with_name(trace.name + ".key")), turn=turn)
-    workers = [Worker("the indexer", indexer, trace)]
+    key = load_key(trace.with_name(trace.name + ".key"))
+    workers = [Worker("the indexer", lambda: Indexer(trace, how, key=key, turn=turn), trace)]
     if wanted["ask_tokenizer"]:
-        from proxy.server_tokens import ServerTokens  # noqa: PLC0415 - aiohttp costs memory, for those who want it
-
-        workers.append(Worker("counting by the server's tokenizer", ServerTokens(trace, turn), trace))
+        workers.append(Worker("counting by the server's tokenizer", lambda: _server_tokens(trace, turn), trace))
     prompt = settings.get("prompt")
     if prompt:
-        from proxy.prompt_index.indexer import PromptIndexer, PromptSettings  # noqa: PLC0415 - as above
-
-        token = os.environ.get(TOKEN_VARIABLE, "")
-        how_asked = PromptSettings(ask=prompt["ask"], token=token, lmstudio_home=prompt["lmstudio_home"])
-        key = load_key(trace.with_name(trace.name + ".key"))
-        found = PromptIndexer(trace, how_asked, encoding=wanted["encoding"], key=key, turn=turn)
-        workers.append(Worker("finding what the models saw", found, trace))
+        encoding = wanted["encoding"]
+        prompts = Worker("finding what the models saw", lambda: _prompts(prompt, encoding, trace, turn), trace)
+        workers.append(prompts)
         if prompt["ask"]:
-            from proxy.snapshots import Snapshots  # noqa: PLC0415 - as above
-
-            snapshots = Snapshots(trace, turn, credentials=how_asked.credentials)
-            workers.append(Worker("asking for models' settings", snapshots, trace))
+            workers.append(Worker("asking for models' settings", lambda: _snapshots(trace, turn), trace))
     return workers
 
 
-def _engine_log(
-    settings: Mapping[str, Any], trace: Path, turn: threading.Lock, doorbell: Doorbell
-) -> contextlib.AbstractContextManager[object]:
+# Each of these takes time and memory to import (aiohttp, jinja2): for those who want it, and once bytes are being stored.
+
+
+def _server_tokens(trace: Path, turn: threading.Lock) -> Work:
+    from proxy.server_tokens import ServerTokens  # noqa: PLC0415 - see above
+
+    return ServerTokens(trace, turn)
+
+
+def _prompts(prompt: Mapping[str, Any], encoding: str, trace: Path, turn: threading.Lock) -> Work:
+    from proxy.prompt_index.indexer import PromptIndexer, PromptSettings  # noqa: PLC0415 - see above
+
+    token = os.environ.get(TOKEN_VARIABLE, "")
+    how = PromptSettings(ask=prompt["ask"], token=token, lmstudio_home=prompt["lmstudio_home"])
+    key = load_key(trace.with_name(trace.name + ".key"))
+    return PromptIndexer(trace, how, encoding=encoding, key=key, turn=turn)
+
+
+def _snapshots(trace: Path, turn: threading.Lock) -> Work:
+    from proxy.prompt_index.rendering import PromptSettings  # noqa: PLC0415 - see above
+    from proxy.snapshots import Snapshots  # noqa: PLC0415 - see above
+
+    credentials = PromptSettings(token=os.environ.get(TOKEN_VARIABLE, "")).credentials
+    return Snapshots(trace, turn, credentials=credentials)
+
+
+@contextlib.contextmanager
+def _engine_log(settings: Mapping[str, Any], trace: Path, turn: threading.Lock, doorbell: Doorbell) -> Iterator[None]:
     """The subscriptions to engines' logs, where they are wanted: in a thread of their own while this is entered."""
     if not settings.get("engine_log"):
-        return contextlib.nullcontext()
-    from proxy.engine_log import EngineLog, LogSource  # noqa: PLC0415 - aiohttp costs memory, for those who want it
+        yield
+        return
+    is_over = threading.Event()
 
-    sources = [LogSource(one["name"], one["url"], tuple(one["ways"])) for one in settings["engine_log"]]
-    engine_log = EngineLog(trace, sources, os.environ.get(TOKEN_VARIABLE, ""), turn)
-    doorbell.on_last_orders(engine_log.stop)
-    return engine_log
+    def listen() -> None:
+        from proxy.engine_log import EngineLog, LogSource  # noqa: PLC0415 - see above
+
+        sources = [LogSource(one["name"], one["url"], tuple(one["ways"])) for one in settings["engine_log"]]
+        engine_log = EngineLog(trace, sources, os.environ.get(TOKEN_VARIABLE, ""), turn)
+        doorbell.on_last_orders(engine_log.stop)
+        with engine_log:
+            is_over.wait()
+
+    thread = threading.Thread(target=listen, name="listening to engines", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join(WORK_STOP_S)
 
 
 def _live_page(trace: Path, address: str) -> contextlib.AbstractContextManager[None]:

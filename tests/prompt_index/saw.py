@@ -16,6 +16,9 @@ from tests.proxy_process import ProxyProcess, wait_until
 
 PATIENCE_S = 60.0
 _LOOK_AGAIN_S = 0.1
+_WAITING = """
+SELECT (SELECT count(*) FROM unread_exchanges), (SELECT count(*) FROM prompt_queue),
+    (SELECT count(*) FROM read_calls WHERE is_running AND operation <> 'log')"""
 LISTENING = "SELECT 1 FROM engine_log_status WHERE state = 'listening'"
 
 
@@ -39,16 +42,17 @@ class Saw:
         """Rows of a query, once there are some and nothing waits to be looked at."""
 
         def look() -> list[sqlite3.Row]:
-            waiting = self.proxy.query(
-                "SELECT (SELECT count(*) FROM unread_exchanges), (SELECT count(*) FROM prompt_queue)"
-            )
-            is_done = bool(waiting) and tuple(waiting[0]) == (0, 0)
-            rows = self.proxy.query(query, *values) if is_done else []
+            rows = self.proxy.query(query, *values) if self._is_done() else []
+            rows = rows if self._is_done() else []  # a call may have begun to be read between the two
             if not rows:
                 time.sleep(_LOOK_AGAIN_S)  # looking has its price, too
             return rows
 
         return wait_until(look, query, PATIENCE_S)
+
+    def _is_done(self) -> bool:
+        waiting = self.proxy.query(_WAITING)
+        return bool(waiting) and not any(waiting[0])
 
     def rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         """Rows of a query, as they are now."""
