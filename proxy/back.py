@@ -279,7 +279,7 @@ def _workers(settings: Mapping[str, Any], trace: Path, turn: threading.Lock) -> 
     return workers
 
 
-# Each of these takes time and memory to import (aiohttp, jinja2): for those who want it, and once bytes are being stored.
+# Each of these takes time and memory to import (aiohttp, jinja2): for those who want it, once bytes are being stored.
 
 
 def _server_tokens(trace: Path, turn: threading.Lock) -> Work:
