@@ -82,11 +82,12 @@ class Doorbell:
         self.is_stopped = True
         self._rang.set()
 
-    def wait(self, timeout_s: float) -> None:
-        """Until it rings, or rang since the last wait."""
-        self._rang.wait(timeout_s)
+    def wait(self, timeout_s: float) -> bool:
+        """Until it rings, or rang since the last wait; False if it was silent."""
+        has_rung = self._rang.wait(timeout_s)
         if not self.is_front_gone and not self.is_stopped:
             self._rang.clear()
+        return has_rung
 
     def pause(self, seconds: float) -> None:
         """Let some time pass, unless there is no more to wait for."""
@@ -127,7 +128,8 @@ class Back:
             elif is_last:
                 return True
             elif not took:
-                doorbell.wait(LOOK_ANYWAY_S)
+                if not doorbell.wait(LOOK_ANYWAY_S):
+                    self._checkpoint()
             elif took < _BIG_BATCH_BYTES:
                 doorbell.pause(began + BATCH_EVERY_S - time.monotonic())
         return True
@@ -149,6 +151,12 @@ class Back:
             log.warning("%s is written again, after %.1f s", self._trace, time.monotonic() - self._failed_since)
             self._failed_since = None
         return took
+
+    def _checkpoint(self) -> None:
+        try:
+            self._ingest.checkpoint()
+        except (sqlite3.Error, OSError, ProxyLogError) as error:  # what is written is safe where it is
+            log.debug("%s: its write-ahead log stays as it is: %s", self._trace, error)
 
 
 def main(argument: str) -> int:

@@ -130,6 +130,7 @@ class Snapshots:
                     if one.template is not None:
                         templates.template(
                             one.template,
+                            upstream_url=url,
                             model=model,
                             source=_TEMPLATE_SOURCES[one.source],
                             detail=f"asked of {url}",

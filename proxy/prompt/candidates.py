@@ -16,7 +16,17 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from proxy.prompt.elimination import Edges
-from proxy.prompt.likeness import LONGEST_TAIL, Fit, Said, fit_prompt, is_said, model_rank, said_by_call, said_by_output
+from proxy.prompt.likeness import (
+    LONGEST_TAIL,
+    Fit,
+    Said,
+    fit_prompt,
+    is_exact,
+    is_said,
+    model_rank,
+    said_by_call,
+    said_by_output,
+)
 from proxy.prompt.log_facts import CallFacts, InputEvent, OutputEvent
 
 _BEFORE_US = 250_000
@@ -28,6 +38,8 @@ _LINK_MS = 50.0
 _LINK_SHARE = 0.05
 _SHORTEST_BEGINNING = 8
 """So many characters of an answer that was cut short tell whose it is; fewer begin many an output."""
+_LACKING_COSTS = 40
+"""Characters, for each tool that a prompt lacks."""
 _WORDS = 64
 _FEW = 64
 _TAILS = 200
@@ -40,6 +52,7 @@ class _Asked:
     models: tuple[str, ...]
     texts: tuple[str, ...]
     is_raw: bool
+    tools: tuple[str, ...]
     calls: list[CallFacts] = field(default_factory=list)
     starts: list[int] = field(default_factory=list)
     longest_us: int = 0
@@ -58,8 +71,24 @@ class _Prompt:
     event: InputEvent
     events: list[InputEvent] = field(default_factory=list)
     times: list[int] = field(default_factory=list)
-    fits: list[tuple[int, Fit, _Asked]] = field(default_factory=list)
-    """(rank of the model, fit, calls)."""
+    fits: list["_Fit"] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _Fit:
+    """How a prompt fits calls."""
+
+    rank: int
+    """Of the model."""
+    fit: Fit
+    lacks_tools: int
+    """How many of the calls' tools another prompt shows, and this one does not."""
+    asked: _Asked
+
+    @property
+    def cost(self) -> int:
+        """The smaller, the better the fit."""
+        return self.fit.cost + _LACKING_COSTS * self.lacks_tools
 
 
 def input_candidates(calls: Sequence[CallFacts], inputs: Sequence[InputEvent]) -> tuple[Edges, dict[int, int]]:
@@ -72,15 +101,20 @@ def input_candidates(calls: Sequence[CallFacts], inputs: Sequence[InputEvent]) -
     index = _Words(prompts)
     tails: dict[tuple[str, str], bool] = {}
     for asked in _asked(calls):
+        fits = []
         for prompt in index.holding(asked):
-            rank = model_rank(asked.calls[0], prompt.event)
-            fit = fit_prompt(asked.texts, prompt.event.text, is_raw=asked.is_raw) if rank else None
+            text, rank = prompt.event.text, model_rank(asked.calls[0], prompt.event)
+            fit = fit_prompt(asked.texts, text, is_raw=asked.is_raw, tools=asked.tools) if rank else None
             if fit is not None and (fit.is_clean or _is_usual(fit.tail, prompt, prompts, tails)):
-                prompt.fits.append((rank, fit, asked))
+                fits.append((prompt, rank, fit))
+        # Some templates show no tools at all: only a prompt that shows them tells that another one lacks them.
+        shown = max((fit.tools for _, _, fit in fits), default=0)
+        for prompt, rank, fit in fits:
+            prompt.fits.append(_Fit(rank, fit, shown - fit.tools, asked))
     edges: Edges = defaultdict(set)
     ranks: dict[int, int] = {}
     for prompt in prompts:
-        prompt.fits.sort(key=lambda one: (-one[0], one[1].cost))
+        prompt.fits.sort(key=lambda one: (-one.rank, one.cost))
         for event in prompt.events:
             for rank, call in _owners(prompt, event):
                 edges[call.id].add(event.id)
@@ -93,17 +127,17 @@ def input_candidates(calls: Sequence[CallFacts], inputs: Sequence[InputEvent]) -
 
 def _owners(prompt: _Prompt, event: InputEvent) -> Iterator[tuple[int, CallFacts]]:
     """The calls that explain the prompt best, of those that were running."""
-    best: tuple[int, Fit] | None = None
-    for rank, fit, asked in prompt.fits:
+    best: _Fit | None = None
+    for one in prompt.fits:
         # One that lacks messages and yet explains more may be right as well.
         if best is not None and (
-            rank < best[0] or (fit.cost > best[1].cost and fit.unexplained >= best[1].unexplained)
+            one.rank < best.rank or (one.cost > best.cost and one.fit.unexplained >= best.fit.unexplained)
         ):
             continue
-        running = asked.open_at(event.at_us)
+        running = one.asked.open_at(event.at_us)
         if running and best is None:
-            best = rank, fit
-        yield from ((rank, call) for call in running)
+            best = one
+        yield from ((one.rank, call) for call in running)
 
 
 def _is_usual(tail: str, prompt: _Prompt, prompts: Iterable[_Prompt], known: dict[tuple[str, str], bool]) -> bool:
@@ -119,9 +153,9 @@ def _is_usual(tail: str, prompt: _Prompt, prompts: Iterable[_Prompt], known: dic
 
 
 def _asked(calls: Sequence[CallFacts]) -> list[_Asked]:
-    found: dict[tuple[tuple[str, ...], tuple[str, ...], bool], _Asked] = {}
+    found: dict[tuple[tuple[str, ...], tuple[str, ...], bool, tuple[str, ...]], _Asked] = {}
     for call in sorted(calls, key=lambda one: one.started_us):
-        key = (call.models, call.texts, call.is_raw)
+        key = (call.models, call.texts, call.is_raw, call.tools)
         asked = found.setdefault(key, _Asked(*key))
         asked.calls.append(call)
         asked.starts.append(call.started_us)
@@ -190,7 +224,26 @@ def output_candidates(calls: Sequence[CallFacts], outputs: Sequence[OutputEvent]
             for output, said in _during(call, by_text[text]):
                 if model_rank(call, output) and is_said(call, answer, output, said):
                     edges[call.id].add(output.id)
+    _prefer_exact(edges, {call.id: call for call in calls}, {output.id: output for output in outputs})
     return edges
+
+
+def _prefer_exact(edges: Edges, calls: dict[int, CallFacts], outputs: dict[int, OutputEvent]) -> None:
+    """Of answers that differ by little, as blanks or one token, each keeps what was written exactly so.
+
+    A call loses an output that is exactly another call's answer, if it has one that is exactly its own.
+    """
+    exact = {
+        (call_id, output_id)
+        for call_id, found in edges.items()
+        if len(found) > 1
+        for output_id in found
+        if is_exact(calls[call_id], outputs[output_id])
+    }
+    callers = {call_id for call_id, _ in exact}
+    others = {output_id for _, output_id in exact}
+    for call_id in callers:
+        edges[call_id].difference_update([each for each in edges[call_id] & others if (call_id, each) not in exact])
 
 
 def _beginning_with(start: str, texts: Sequence[str]) -> Iterator[str]:

@@ -4,6 +4,7 @@ Facts (lmstudio-api.md 2.4, 5.10, 10.5)
 ---------------------------------------
 * Templates strip blanks, may leave messages out (reasoning of earlier turns), and end with a short head of the answer.
 * A prompt that is too long loses its middle or its beginning, if need be within one message; its end is always there.
+* Templates write tools in many forms, or not at all; their names and descriptions they leave as they are.
 * The server takes reasoning tags, a found stop string and blanks away from an answer, and rewrites a tool call.
 """
 
@@ -23,6 +24,9 @@ _RAW_EXTRA = 16
 _MISSING_COSTS = 40
 """Characters: a prompt that lacks messages is the worse fit unless it explains so many more."""
 _STOP_STRING = 64
+_PLAIN_WORDS = re.compile(r"[A-Za-z0-9 ,.:;()_-]+")
+"""What is the same in JSON, XML and plain text."""
+_SHORTEST_EVIDENCE = 12
 _MARKS = re.compile(r"<[^<>\n]{1,60}>|\[/?[A-Z_]{1,20}\]")
 _ROLES = frozenset(
     {"assistant", "model", "response", "answer", "bot", "ai", "chatbot", "gpt4", "correct", "think", "final"}
@@ -47,11 +51,19 @@ class Fit:
     """What follows the last message."""
     is_clean: bool
     """`tail` looks like a template's, and what is before the last message as well."""
+    tools: int = 0
+    """How many of the call's tools it has."""
 
     @property
     def cost(self) -> int:
         """The smaller, the better the fit."""
         return self.unexplained + (0 if self.is_whole else _MISSING_COSTS)
+
+
+def tool_evidence(name: str, description: str | None) -> str:
+    """What shows in a prompt that the tool is offered: words of its description no template rewrites, else its name."""
+    piece = max(_PLAIN_WORDS.findall(description or ""), key=len, default="").strip()
+    return piece if len(piece) >= _SHORTEST_EVIDENCE else name
 
 
 def model_rank(call: CallFacts, event: InputEvent | OutputEvent) -> int:
@@ -74,8 +86,8 @@ def _plain(name: str) -> str:
     return re.sub(r":\d+$|\.gguf$", "", name.lower())
 
 
-def fit_prompt(texts: Sequence[str], prompt: str, *, is_raw: bool) -> Fit | None:
-    """How `texts` are in `prompt`; None: the end of the last one is not in it."""
+def fit_prompt(texts: Sequence[str], prompt: str, *, is_raw: bool, tools: Sequence[str] = ()) -> Fit | None:
+    """How `texts` and `tools` (see `tool_evidence`) are in `prompt`; None: the end of the last text is not in it."""
     wanted = [text.strip() for text in texts if text.strip()]
     if not wanted:
         return None
@@ -100,8 +112,9 @@ def fit_prompt(texts: Sequence[str], prompt: str, *, is_raw: bool) -> Fit | None
         else:
             is_whole = False
             explained += _cut_length(text, prompt[:limit])
-    unexplained = max(0, len(prompt) - explained)
-    return Fit(unexplained, is_whole, tail, is_clean)
+    offered = [tool for tool in tools if prompt.count(tool) > sum(text.count(tool) for text in wanted)]
+    unexplained = max(0, len(prompt) - explained - sum(map(len, offered)))
+    return Fit(unexplained, is_whole, tail, is_clean, len(offered))
 
 
 def _fit_raw(text: str, prompt: str) -> Fit | None:
@@ -260,6 +273,11 @@ def is_said(call: CallFacts, answer: Said, output: OutputEvent, said: Said) -> b
     if answer.tools != said.tools or not said.text.startswith(answer.text):
         return False
     return output.stop_reason == "stopStringFound" and len(said.text) - len(answer.text) <= _STOP_STRING
+
+
+def is_exact(call: CallFacts, output: OutputEvent) -> bool:
+    """Whether the answer is the output to the last blank and token."""
+    return call.answer == output.text and _is_alike(call.output_tokens, output.predicted_tokens, 0)
 
 
 def _is_alike(one: int | None, other: int | None, tolerance: int) -> bool:

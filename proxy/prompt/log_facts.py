@@ -24,6 +24,8 @@ class CallFacts:
     """Reasoning and text as received, in order."""
     tool_calls: tuple[tuple[str, str], ...]
     """(name, arguments) in the answer."""
+    tools: tuple[str, ...] = ()
+    """Of each tool that it offers, what a prompt with the tool has: a piece of its description, else its name."""
     input_tokens: int | None
     output_tokens: int | None
     is_cut_short: bool

@@ -61,7 +61,7 @@ class PromptIndexer:
     @property
     def is_watching(self) -> bool:
         """Whether something waits for time to pass."""
-        steps = (self._pairing, self._alignment)
+        steps = (self._pairing, self._rendering, self._alignment)
         return self._is_held_back or any(step is not None and step.has_waiting for step in steps)
 
     def close(self) -> None:

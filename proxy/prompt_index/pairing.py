@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from proxy.meaning import PartKind, PromptSource
+from proxy.prompt.likeness import tool_evidence
 from proxy.prompt.matching import CallFacts, GeneratedLine, InputEvent, OutputEvent, Pairing, Unproxied, match
 from proxy.store.courtesy import politely
 from proxy.store.observed import observe, unobserve
@@ -25,6 +26,8 @@ NO_OUTPUT_US = 600_000_000
 CLAIMED_US = 10_000_000
 """After so long an event that may be some call's, though nobody knows whose, is not waited for any more."""
 NOT_LISTENED = "nobody listened to the engine's log at that time"
+_BY_TIMES = "nobody proxied it: its output is the one that ends at its time"
+_NO_END = "nobody proxied it, and no output, or more than one, may end it"
 _SLACK_US = 5_000_000
 _EVENTS_EVERY_S = 1.0
 """How often outputs are looked for that belong to no call, where no call waits."""
@@ -34,7 +37,7 @@ _SELECT = """
 SELECT c.id, c.operation, c.model_asked, c.model_answered, c.started_at_us, c.done_us, c.is_running, c.input,
     coalesce(c.running_text, (SELECT m.text FROM messages m WHERE m.id = c.answer_id)),
     (SELECT m.parts FROM messages m WHERE m.id = c.answer_id), c.input_tokens, c.output_tokens, c.response_id,
-    c.stop_reason, e.upstream, e.upstream_url, e.outcome
+    c.stop_reason, e.upstream, e.upstream_url, e.outcome, (SELECT t.data FROM read_values t WHERE t.id = c.tools_id)
 FROM read_calls c JOIN recorded_exchanges e ON e.id = c.exchange_id
 WHERE c.operation IN ('chat', 'completion') AND NOT c.is_observed AND """
 _BY_ID = _SELECT + "c.id IN (SELECT value FROM json_each(?))"
@@ -169,7 +172,14 @@ class PromptPairing:
             self._rows.pass_on(call_id, RENDER)
         for one in plan.unproxied:
             assert one.input_id is not None
-            observe(self._connection, one.input_id, one.output_id)
+            observe(
+                self._connection,
+                one.input_id,
+                one.output_id,
+                confidence=one.confidence if one.output_id is not None else None,
+                rivals=_ids(one.rivals),
+                why=_BY_TIMES if one.output_id is not None else _NO_END,
+            )
             self._rows.put_observed(one.input_id, one.input_id, confidence=1.0, note=None, at_us=_now_us())
             self._rows.pass_on(one.input_id, ALIGN)
         for gone in plan.gone:
@@ -203,7 +213,7 @@ class PromptPairing:
     def _calls(self, query: str, *parameters: object) -> Iterator[_Call]:
         for row in politely(self._connection.execute(query, parameters).fetchall()):
             (call_id, operation, asked, answered, started, done, is_running, messages) = row[:8]
-            (text, parts, tokens_in, tokens_out, response_id, stop_reason, upstream, url, outcome) = row[8:]
+            (text, parts, tokens_in, tokens_out, response_id, stop_reason, upstream, url, outcome, tools) = row[8:]
             answer, tool_calls = _answer(text, parts)
             facts = CallFacts(
                 id=call_id,
@@ -214,6 +224,7 @@ class PromptPairing:
                 is_raw=operation == "completion",
                 answer=answer,
                 tool_calls=tool_calls,
+                tools=tuple(tool_evidence(one["name"], one.get("description")) for one in json.loads(tools or "[]")),
                 input_tokens=tokens_in,
                 output_tokens=tokens_out,
                 is_cut_short=bool(is_running) or (outcome != "completed" and stop_reason is None),

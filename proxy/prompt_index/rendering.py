@@ -32,6 +32,7 @@ ASK_AGAIN_S = 60.0
 """How long a server that did not answer is left alone."""
 FAILED_S = 600.0
 """How long a template that took too long is not tried again."""
+_TEMPLATE_COMES_S = 3.0
 _COSTLY = ("template_timed_out", "template_crashed")
 _PATIENCE_S = 10.0
 _CONFIDENCE = {PromptSource.ASKED: 0.9, PromptSource.COMPUTED: 0.7}
@@ -40,8 +41,10 @@ _TRUST = "'request', 'effective', 'override', 'model_default', 'props', 'gguf', 
 _TEMPLATE = f"""
 SELECT t.id, t.text, s.source, s.detail, s.bos_token, s.eos_token
 FROM read_template_sources s JOIN read_templates t ON t.id = s.template_id
-WHERE s.model = ? AND s.source NOT IN ('request', 'effective')
-ORDER BY instr("{_TRUST}", s.source), s.last_at_us DESC LIMIT 1"""
+WHERE s.upstream_url = :url AND s.model = :model AND s.source NOT IN ('request', 'effective')
+ORDER BY instr("{_TRUST}", s.source), max(s.first_at_us - :at_us, :at_us - s.last_at_us, 0), s.last_at_us DESC
+LIMIT 1"""
+"""The server's own, and of several that which was in force at the call's time, or nearest to it."""
 _MODEL_PATH = """
 SELECT model_path FROM engine_events WHERE model = ? AND model_path IS NOT NULL ORDER BY id DESC LIMIT 1"""
 
@@ -80,8 +83,7 @@ class _Template:
 class Rendered:
     """What was found for a call."""
 
-    call_id: int
-    model: str
+    call: CallInput
     source: PromptSource | None = None
     """None: nothing was."""
     text: str = ""
@@ -107,6 +109,10 @@ class PromptRendering:
         self._sandbox = TemplateSandbox()
         self._files = ModelFiles.find(settings.lmstudio_home)
         self._silent_until: dict[str, float] = {}
+        self._template_until: dict[tuple[str, str], float] = {}
+        """By server and model: how long its template may be on its way (see `proxy.snapshots`)."""
+        self.has_waiting = False
+        """Something is to be looked at again soon, though nothing new was stored."""
         self._failed: dict[str, tuple[float, tuple[str, str]]] = {}
         """Templates that took too long: until when they are not tried, and what to say."""
 
@@ -116,30 +122,41 @@ class PromptRendering:
 
     def plan(self) -> list[Rendered]:
         """Find the prompts of some calls, without writing."""
-        calls = [self._inputs.get(call_id) for call_id in self._rows.waiting(RENDER, AT_ONCE)]
-        return [self._render(call) for call in politely(calls) if call is not None]
+        found = [self._inputs.get(call_id) for call_id in self._rows.waiting(RENDER, AT_ONCE)]
+        calls = [call for call in found if call is not None]
+        ready = [call for call in calls if not self._is_template_coming(call)]
+        self.has_waiting = len(ready) < len(calls)
+        return [self._render(call) for call in politely(ready)]
+
+    def _is_template_coming(self, call: CallInput) -> bool:
+        """Whether its server is just being asked for the template, by another thread: so for a model's first calls."""
+        url = call.upstream_url
+        if not self._settings.ask or not url or call.operation != "chat" or self._is_old(call):
+            return False
+        until = self._template_until.setdefault((url, _model(call)), time.monotonic() + _TEMPLATE_COMES_S)
+        return time.monotonic() < until and self._template(call) is None
 
     def write(self, plan: list[Rendered]) -> int:
         """Store what was found; gives of how many calls."""
         for one in plan:
             for each in filter(None, (one, one.computed)):
                 if each.problem is not None:
-                    self._rows.problem(each.call_id, *each.problem)
+                    self._rows.problem(each.call.id, *each.problem)
                 if each.source is not None:
                     self._put(each, each.source)
-            self._rows.pass_on(one.call_id, ALIGN)  # without a prompt there is still the window
+            self._rows.pass_on(one.call.id, ALIGN)  # without a prompt there is still the window
         return len(plan)
 
     def _put(self, one: Rendered, source: PromptSource) -> None:
         template_id = self._template_id(one)
-        known = self._rows.best(one.call_id)
+        known = self._rows.best(one.call.id)
         if known is not None and source is PromptSource.COMPUTED is not known.source and known.text == one.text:
             assert template_id is not None
             self._rows.name_template(known.id, template_id)
-            self._rows.take_away(one.call_id, PromptSource.COMPUTED)
+            self._rows.take_away(one.call.id, PromptSource.COMPUTED)
             return
         self._rows.put_text(
-            one.call_id,
+            one.call.id,
             source,
             one.text,
             confidence=one.confidence,
@@ -154,7 +171,8 @@ class PromptRendering:
             return template.id if template is not None else None
         return self._rows.template(
             template.text,
-            model=one.model,
+            upstream_url=one.call.upstream_url or "",
+            model=_model(one.call),
             source=template.source,
             detail=template.detail,
             at_us=time.time_ns() // 1000,
@@ -163,31 +181,30 @@ class PromptRendering:
         )
 
     def _render(self, call: CallInput) -> Rendered:
-        model = call.models[0] if call.models else ""
         if call.operation == "completion":
             text = "".join(one.message.text for one in call.messages)
             note = "a completion: the prompt is the text that was sent"
-            return Rendered(call.id, model, PromptSource.COMPUTED, text, note, confidence=1.0)
+            return Rendered(call, PromptSource.COMPUTED, text, note, confidence=1.0)
         messages = [one.message for one in call.messages]
         if not messages:
-            return self._unknown(call, model, "the call has no messages")
-        found: Rendered | str = Rendered(call.id, model)
+            return self._unknown(call, "the call has no messages")
+        found: Rendered | str = Rendered(call)
         if not self._rows.has(call.id, PromptSource.OBSERVED) and not self._rows.has(call.id, PromptSource.ASKED):
-            found = self._ask(call, model, messages)
+            found = self._ask(call, messages)
         if isinstance(found, str):
-            return self._compute(call, model, messages, found)
+            return self._compute(call, messages, found)
         is_comparable = self._template(call) is not None
-        return replace(found, computed=self._compute(call, model, messages, "") if is_comparable else None)
+        return replace(found, computed=self._compute(call, messages, "") if is_comparable else None)
 
     # --- asked --------------------------------------------------------------------------------------------------------
 
-    def _ask(self, call: CallInput, model: str, messages: list[Message]) -> Rendered | str:
+    def _ask(self, call: CallInput, messages: list[Message]) -> Rendered | str:
         """The prompt, or why it could not be asked for."""
         url = call.upstream_url or ""
         if why := self._why_not_ask(call):
             return why
         try:
-            asked = asyncio.run(self._asked(url, call, model, messages))
+            asked = asyncio.run(self._asked(url, call, messages))
         except CannotAskError as error:
             if error.is_ever:
                 self._silent_until[url] = time.monotonic() + ASK_AGAIN_S
@@ -196,18 +213,22 @@ class PromptRendering:
             self._silent_until[url] = time.monotonic() + ASK_AGAIN_S
             return f"its server could not be asked: {error or type(error).__name__}"
         confidence = _CONFIDENCE[PromptSource.ASKED]
-        return Rendered(call.id, model, PromptSource.ASKED, *asked, confidence=confidence)
+        return Rendered(call, PromptSource.ASKED, *asked, confidence=confidence)
 
     def _why_not_ask(self, call: CallInput) -> str | None:
         if not self._settings.ask:
             return "asking servers is switched off (prompt.ask)"
-        if time.time_ns() // 1000 - call.ended_us > ASK_WITHIN_US:
+        if self._is_old(call):
             return "the call is too old to ask its server"
         if time.monotonic() < self._silent_until.get(call.upstream_url or "", 0.0):
             return "its server does not apply templates when it is asked"
         return None if call.upstream_url else "it was not forwarded"
 
-    async def _asked(self, url: str, call: CallInput, model: str, messages: list[Message]) -> tuple[str, str]:
+    @staticmethod
+    def _is_old(call: CallInput) -> bool:
+        return time.time_ns() // 1000 - call.ended_us > ASK_WITHIN_US
+
+    async def _asked(self, url: str, call: CallInput, messages: list[Message]) -> tuple[str, str]:
         body = b"".join(self._trace.body(call.exchange_id, Side.CLIENT)) if call.dialect == "openai_chat" else None
         if body is not None and body.lstrip()[:1] != b"{":
             body = None  # compressed
@@ -216,7 +237,7 @@ class PromptRendering:
             asked = await ask_prompt(
                 session,
                 url,
-                model=model,
+                model=_model(call),
                 messages=messages,
                 tools=call.tools,
                 body=body,
@@ -226,14 +247,14 @@ class PromptRendering:
 
     # --- computed -----------------------------------------------------------------------------------------------------
 
-    def _compute(self, call: CallInput, model: str, messages: list[Message], why_not_asked: str) -> Rendered:
+    def _compute(self, call: CallInput, messages: list[Message], why_not_asked: str) -> Rendered:
         template = self._template(call)
         if template is None:
             detail = f"the engine's log has no prompt for it; {why_not_asked}; and no template of the model is known"
-            return self._unknown(call, model, detail)
+            return self._unknown(call, detail)
         failed = self._failed.get(template.text)
         if failed is not None and time.monotonic() < failed[0]:
-            return Rendered(call.id, model, template=template, problem=failed[1])
+            return Rendered(call, template=template, problem=failed[1])
         try:
             text = self._sandbox.render(
                 template.text,
@@ -247,15 +268,15 @@ class PromptRendering:
             problem = (error.kind, f"the template ({template.source}) could not be rendered: {error}")
             if error.kind in _COSTLY:  # no other call is to wait for it again
                 self._failed[template.text] = (time.monotonic() + FAILED_S, problem)
-            return Rendered(call.id, model, template=template, problem=problem)
+            return Rendered(call, template=template, problem=problem)
         note = "; ".join(filter(None, (f"computed from the template ({template.source})", why_not_asked)))
         confidence = _CONFIDENCE[PromptSource.COMPUTED]
-        return Rendered(call.id, model, PromptSource.COMPUTED, text, note, template=template, confidence=confidence)
+        return Rendered(call, PromptSource.COMPUTED, text, note, template=template, confidence=confidence)
 
     @staticmethod
-    def _unknown(call: CallInput, model: str, detail: str) -> Rendered:
+    def _unknown(call: CallInput, detail: str) -> Rendered:
         """Nothing was found; of a call that failed that is no news."""
-        return Rendered(call.id, model, problem=None if call.errors else ("prompt_unknown", detail))
+        return Rendered(call, problem=None if call.errors else ("prompt_unknown", detail))
 
     def _template(self, call: CallInput) -> _Template | None:
         """The template that most likely was in force."""
@@ -270,7 +291,8 @@ class PromptRendering:
 
     def _known(self, call: CallInput) -> _Template | None:
         for model in call.models:
-            row = self._connection.execute(_TEMPLATE, (model,)).fetchone()
+            where = {"url": call.upstream_url or "", "model": model, "at_us": call.ended_us}
+            row = self._connection.execute(_TEMPLATE, where).fetchone()
             if row is not None:
                 return _Template(row[0], row[1], row[2], row[3], row[4] or "", row[5] or "")
         return None
@@ -286,6 +308,10 @@ class PromptRendering:
             if facts is not None:
                 return _Template(None, facts.text, facts.source, facts.detail, facts.bos_token, facts.eos_token)
         return None
+
+
+def _model(call: CallInput) -> str:
+    return call.models[0] if call.models else ""
 
 
 def _jinja(value: object) -> str | None:

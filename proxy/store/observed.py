@@ -16,7 +16,7 @@ _OBSERVE = "UPDATE read_calls SET operation = ?, is_call = 1, is_observed = 1 WH
 _ADD_OUTPUT = f"""
 UPDATE read_calls SET {_TAKE}, done_us = o.started_at_us - read_calls.started_at_us
 FROM read_calls o WHERE read_calls.id = ? AND o.id = ?"""
-_PAIR = "INSERT OR REPLACE INTO read_pairings VALUES(?, ?, 1.0, NULL, ?, ?, NULL, NULL)"
+_PAIR = "INSERT OR REPLACE INTO read_pairings VALUES(?, ?, 1.0, NULL, ?, ?, ?, ?)"
 _OBSERVED_WITH = """
 SELECT p.call_id FROM read_pairings p JOIN read_calls c ON c.id = p.call_id
 WHERE c.is_observed AND (p.input_event_id = ?1 OR p.output_event_id = ?1)"""
@@ -27,15 +27,24 @@ _UNOBSERVE = (
 )
 
 
-def observe(connection: sqlite3.Connection, input_id: int, output_id: int | None) -> None:
+def observe(
+    connection: sqlite3.Connection,
+    input_id: int,
+    output_id: int | None,
+    *,
+    confidence: float | None,
+    rivals: str | None,
+    why: str | None,
+) -> None:
     """Make a call of the event with its prompt, and of that with its output where there is one.
 
-    Its pairing says that the events are its own, so that they are taken for no other call's.
+    Its pairing says that the events are its own, so that they are taken for no other call's. `confidence`, `rivals`
+    (JSON) and `why` are those of the output.
     """
     connection.execute(_OBSERVE, (Operation.PREDICTION.value, input_id))
     if output_id is not None:
         connection.execute(_ADD_OUTPUT, (input_id, output_id))
-    connection.execute(_PAIR, (input_id, input_id, output_id, 1.0 if output_id is not None else None))
+    connection.execute(_PAIR, (input_id, input_id, output_id, confidence, rivals, why))
     _count(connection, input_id, 1)
 
 

@@ -128,7 +128,8 @@ SELECT
     s.last_at_us,                               -- and last
     t.text,                                     -- Jinja
     s.bos_token,                                -- that it is rendered with; NULL: not told
-    s.eos_token                                 -- the same
+    s.eos_token,                                -- the same
+    s.upstream_url                              -- the server whose model it is
 FROM read_templates t JOIN read_template_sources s ON s.template_id = t.id;
 
 -- What servers told of the settings of each call's model when they were asked, the word that is nearest to the call: told

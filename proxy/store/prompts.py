@@ -110,6 +110,7 @@ class PromptRows:
         self,
         text: str,
         *,
+        upstream_url: str,
         model: str,
         source: str,
         detail: str | None,
@@ -120,11 +121,13 @@ class PromptRows:
         """The id of a template that was found somewhere (see `read_template_sources`)."""
         template_id = self._addressed("read_templates", text)
         self._connection.execute(
-            "INSERT INTO read_template_sources VALUES(?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT(template_id, model, source)"
-            " DO UPDATE SET last_at_us = max(last_at_us, excluded.last_at_us), detail = excluded.detail,"
+            "INSERT INTO read_template_sources VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?)"
+            " ON CONFLICT(template_id, upstream_url, model, source) DO UPDATE SET"
+            " first_at_us = min(first_at_us, excluded.first_at_us),"
+            " last_at_us = max(last_at_us, excluded.last_at_us), detail = excluded.detail,"
             " bos_token = coalesce(excluded.bos_token, bos_token),"
             " eos_token = coalesce(excluded.eos_token, eos_token)",
-            (template_id, model, source, detail, bos_token, eos_token, at_us, at_us),
+            (template_id, upstream_url, model, source, detail, bos_token, eos_token, at_us, at_us),
         )
         return template_id
 

@@ -24,13 +24,14 @@ CREATE TABLE read_templates (               -- prompt templates, content-address
 
 CREATE TABLE read_template_sources (        -- where each was found
     template_id INTEGER NOT NULL REFERENCES read_templates(id),
+    upstream_url TEXT NOT NULL,             -- servers may give one name to different models; '': not forwarded
     model TEXT NOT NULL,
     source TEXT NOT NULL,                   -- 'request', 'effective', 'model_default', 'props', 'gguf', 'tokenizer', 'override'
     detail TEXT,                            -- which file, which call
     bos_token TEXT, eos_token TEXT,         -- that it is to be rendered with; NULL: not told
     first_at_us INTEGER NOT NULL,           -- UTC
     last_at_us INTEGER NOT NULL,
-    PRIMARY KEY (template_id, model, source)
+    PRIMARY KEY (template_id, upstream_url, model, source)
 ) WITHOUT ROWID;
 
 CREATE TABLE read_prompt_parts (            -- texts that prompts are made of, content-addressed
@@ -116,5 +117,5 @@ CREATE TABLE engine_log_status (            -- whether the engine's log is liste
 CREATE INDEX prompt_queue_step ON prompt_queue(step, call_id);
 CREATE INDEX read_pairings_input ON read_pairings(input_event_id) WHERE input_event_id IS NOT NULL;
 CREATE INDEX read_pairings_output ON read_pairings(output_event_id) WHERE output_event_id IS NOT NULL;
-CREATE INDEX read_template_sources_model ON read_template_sources(model, last_at_us);
+CREATE INDEX read_template_sources_model ON read_template_sources(upstream_url, model);
 CREATE INDEX read_calls_tag ON read_calls(tag, id) WHERE tag IS NOT NULL;

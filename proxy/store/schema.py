@@ -34,6 +34,12 @@ def m002_prompts(database: "Database") -> None:
 MIGRATIONS: tuple[Callable[["Database"], None], ...] = (m001_readings, m002_prompts)
 """What leads from version n to n + 1, in order from version 1, run inside one transaction."""
 MIN_SQLITE = (3, 37, 0)
+MOST_WAL_PAGES = 65_536
+"""Of 4 KiB. Then the write-ahead log is moved into the file even while traffic flows, which delays chunks by
+milliseconds where writer and traffic share a core (the kernel syncs files without giving way). Sooner than that it is
+done by `Ingest.checkpoint`, when nothing flows."""
+KEPT_WAL_BYTES = 16 << 20
+"""To what size the write-ahead log is cut back."""
 
 
 def open_for_writing(path: Path) -> sqlite3.Connection:
@@ -82,6 +88,8 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     version = _version(connection, path)
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = NORMAL")
+    connection.execute(f"PRAGMA wal_autocheckpoint = {MOST_WAL_PAGES}")
+    connection.execute(f"PRAGMA journal_size_limit = {KEPT_WAL_BYTES}")
     if version == SCHEMA_VERSION:
         return
     if version:

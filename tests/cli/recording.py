@@ -23,6 +23,9 @@ EVENTS = [
 ] + [b"data: [DONE]\n\n"]
 
 
+LMSTUDIO_URL = "http://localhost:1234"
+
+
 class Recording:
     """A journal that grows call by call; what is in it reaches the trace with `take_in`."""
 
@@ -52,7 +55,7 @@ class Recording:
         """A request's head; gives its exchange."""
         self._exchanges += 1
         forwarded = head.replace(b"localhost:8234", b"localhost:1234") if upstream else b""
-        url = "http://localhost:1234" if upstream else ""
+        url = {"": "", "lmstudio": LMSTUDIO_URL}.get(upstream, f"http://{upstream}:1234")
         opened = Open(self._exchanges, client, upstream, url, head, forwarded, is_websocket)
         self.write(Kind.OPEN, self._exchanges, opened.pack())
         return self._exchanges

@@ -19,6 +19,7 @@ from proxy.meaning import PromptSource
 from proxy.store.call_layers import calls_of_exchange, read_layers
 from proxy.store.trace import Trace
 from tests.cli.explained import DEFAULT, Explained, chatml, explained
+from tests.cli.recording import LMSTUDIO_URL
 from tests.store.traffic import turns
 
 Run = Callable[..., Result]
@@ -216,7 +217,9 @@ def test_two_sources_are_compared(made: Explained, run: Run) -> None:
     exchange = ask(made)
     made.find_prompts()
     with made.rows_of_prompts() as rows:
-        template = rows.template("{{ jinja }}", model="m", source="props", detail="of llama.cpp", at_us=1)
+        template = rows.template(
+            "{{ jinja }}", upstream_url=LMSTUDIO_URL, model="m", source="props", detail="of llama.cpp", at_us=1
+        )
         text = chatml(("system", "You are a pirate"), ("user", QUESTION))
         call_id = made.call(exchange)["id"]
         source = PromptSource.COMPUTED

@@ -41,6 +41,7 @@ class Schedule:
         open_ms: int | None = None,
         delay_ms: int = 5,
         tools: str = "",
+        offered: tuple[str, ...] = (),
         tool_calls: tuple[tuple[str, str], ...] = (),
         tokens: tuple[int, int] | None = None,
         told: tuple[int, int] | None = None,
@@ -54,7 +55,10 @@ class Schedule:
         stop_reason: str = "eosFound",
         response_id: str | None = None,
     ) -> int:
-        """One prediction; gives its id. `told`: tokens that the client was told, as `tokens` by default."""
+        """One prediction; gives its id. `told`: tokens that the client was told, as `tokens` by default.
+
+        `tools` is what the template makes of the tools `offered`.
+        """
         number = len(self.calls) + len(self.inputs) + len(self.outputs) + 1
         started = START_US + at_ms * 1000
         ended_ms = at_ms + ttft_ms + generation_ms
@@ -71,6 +75,7 @@ class Schedule:
                     is_raw=is_raw,
                     answer=answer,
                     tool_calls=tool_calls,
+                    tools=offered,
                     input_tokens=shown[0] if shown else None,
                     output_tokens=shown[1] if shown else None,
                     is_cut_short=is_cut_short,

@@ -59,6 +59,57 @@ def test_equal_prompts_with_equal_answers_get_no_output() -> None:
     assert not found.unproxied
 
 
+def test_equal_messages_are_told_apart_by_the_tools_offered() -> None:
+    schedule = Schedule()
+    weather, clock = "Get the weather of a city", "now"
+    calls = [
+        schedule.add("What is it like now?", answer="Fine."),
+        schedule.add("What is it like now?", answer="Fine.", offered=(weather,), tools=f"<tools>{weather}</tools>"),
+        schedule.add("What is it like now?", answer="Fine.", offered=(clock,), tools=f'<tools>{{"name": "{clock}"}}'),
+    ]
+    pairings, _ = _match(schedule)
+    assert [pairings[call].input_id for call in calls] == [call + 1000 for call in calls]
+    assert not any(pairings[call].input_rivals for call in calls)
+
+
+def test_where_no_prompt_shows_tools_they_tell_nothing() -> None:
+    schedule = Schedule()
+    calls = [schedule.add("Hi", answer="Hello 1"), schedule.add("Hi", answer="Hello 2", offered=("Get the weather",))]
+    pairings, _ = _match(schedule)
+    assert {pairings[call].input_id for call in calls} == {call + 1000 for call in calls}
+    assert all("ambiguous" in str(pairings[call].why) for call in calls)
+
+
+def test_a_prompt_without_tools_is_not_given_to_a_call_with_tools_for_want_of_its_own() -> None:
+    schedule = Schedule()
+    plain = schedule.add("Hi", answer="Hello!")
+    offered = ("Get the weather of a city",)
+    tooled = schedule.add("Hi", answer="Hello!", offered=offered, tools=offered[0], has_input=False)
+    pairings, _ = _match(schedule)
+    assert pairings[tooled].input_id is None
+    assert pairings[tooled].why
+    assert pairings[plain].input_id in (plain + 1000, None)
+
+
+def test_answers_that_differ_by_a_blank_get_their_own_outputs() -> None:
+    schedule = Schedule()
+    calls = [
+        schedule.add("Say it", answer=answer, tokens=(9, number)) for number, answer in ((4, "same"), (5, "same "))
+    ]
+    schedule.outputs.reverse()
+    pairings, _ = _match(schedule)
+    assert [pairings[call].output_id for call in calls] == [call + 2000 for call in calls]
+
+
+def test_an_output_that_is_exactly_anothers_is_kept_for_want_of_its_own() -> None:
+    schedule = Schedule()
+    first = schedule.add("Say it", answer="same", tokens=(9, 4), has_output=False)
+    second = schedule.add("Say it", answer="same ", tokens=(9, 5))
+    pairings, _ = _match(schedule)
+    assert pairings[first].output_id is None
+    assert pairings[second].output_id in (second + 2000, None)
+
+
 def test_equal_answers_are_told_apart_by_the_line_with_the_response_id() -> None:
     schedule = Schedule()
     first = schedule.add("Hi", answer="Hello!", response_id="chatcmpl-a")

@@ -13,6 +13,7 @@ from proxy.prompt.gguf import read_header
 from proxy.prompt_index.indexer import PromptIndexer, PromptSettings
 from proxy.store.prompts import PromptRows
 from proxy.store.schema import open_for_writing
+from tests.cli.recording import LMSTUDIO_URL
 from tests.conftest import running
 from tests.prompt_index.saw import Saw, post
 from tests.store.traffic import Traffic, as_json, events, traffic, turns
@@ -38,9 +39,14 @@ def made(tmp_path: Path) -> Iterator[Traffic]:
         yield one
 
 
-def know_template(trace: Path, text: str, model: str = "m") -> None:
+def know_template(
+    trace: Path, text: str, model: str = "m", *, url: str = LMSTUDIO_URL, at_us: int = 1, until_us: int | None = None
+) -> None:
     with closing(open_for_writing(trace)) as connection:
-        PromptRows(connection).template(text, model=model, source="props", detail=None, at_us=1)
+        for when in (at_us, until_us or at_us):
+            PromptRows(connection).template(
+                text, upstream_url=url, model=model, source="props", detail=None, at_us=when
+            )
 
 
 def find_prompts(trace: Path) -> None:
@@ -88,14 +94,17 @@ def test_the_courses_requests_have_the_templates_exact_text_and_their_tokens_sum
     assert window == (answer["usage"]["prompt_tokens"],) * 2 + (2048,)
 
 
-def test_a_prompt_that_equals_what_its_template_makes_names_it(llama: Saw) -> None:
-    answer = llama.ask(turns("Which template?"), max_tokens=2)
-    call = llama.call(answer["id"])
-    named = llama.rows(
-        "SELECT p.source, t.source FROM rendered_prompts p JOIN prompt_templates t ON t.id = p.template_id"
-        " WHERE p.call_id = ?",
-        call,
-    )
+def test_the_very_first_call_names_the_template_that_makes_its_prompt(
+    llama_server: LlamaProcess, tmp_path: Path
+) -> None:
+    with running(tmp_path, llama_server.url, {"prompt": {"ask": True}}) as proxy:
+        llama = Saw(proxy, llama_server.url, llama_server.model)
+        call = llama.call(llama.ask(turns("Which template?"), max_tokens=2)["id"])
+        named = llama.rows(
+            "SELECT p.source, t.source FROM rendered_prompts p JOIN prompt_templates t ON t.id = p.template_id"
+            " WHERE p.call_id = ?",
+            call,
+        )
     assert ("asked", "props") in named
 
 
@@ -128,6 +137,31 @@ def test_a_hostile_template_is_a_problem_of_its_call_and_of_nothing_else(
     texts = made.rows("SELECT c.exchange_id, p.text FROM rendered_prompts p JOIN calls c ON c.id = p.call_id")
     assert texts == [(other, "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n")]
     assert made.values("SELECT count(*) FROM prompt_queue") == [0]
+
+
+def test_each_server_has_its_own_template_for_a_models_name(made: Traffic) -> None:
+    message = as_json({"model": "m", "messages": turns("hi")})
+    calls = [made.exchange("/v1/chat/completions", message, b'{"model":"m"}', upstream=one) for one in ("a", "b", "c")]
+    made.read()
+    know_template(made.trace, "of a", url="http://a:1234")
+    know_template(made.trace, "of b", url="http://b:1234")
+    find_prompts(made.trace)
+    texts = made.rows("SELECT c.exchange_id, p.text FROM rendered_prompts p JOIN calls c ON c.id = p.call_id")
+    assert texts == [(calls[0], "of a"), (calls[1], "of b")]
+    assert made.values("SELECT call_id FROM problems WHERE kind = 'prompt_unknown'") == [made.call(calls[2])["id"]]
+
+
+def test_of_several_templates_the_one_in_force_at_the_calls_time_is_taken(made: Traffic) -> None:
+    first, second = made.chat(turns("hi")), made.chat(turns("ho"))
+    made.read()
+    times = {
+        one: made.values("SELECT started_at_us FROM calls WHERE exchange_id = ?", one)[0] for one in (first, second)
+    }
+    know_template(made.trace, "old", at_us=1, until_us=times[first] + 10_000)
+    know_template(made.trace, "new", at_us=times[second], until_us=times[second] + 3_600_000_000)
+    find_prompts(made.trace)
+    texts = made.rows("SELECT c.exchange_id, p.text FROM rendered_prompts p JOIN calls c ON c.id = p.call_id")
+    assert texts == [(first, "old"), (second, "new")]
 
 
 def test_a_template_that_never_ends_is_tried_once_however_many_calls_there_are(made: Traffic) -> None:

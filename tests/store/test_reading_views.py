@@ -71,7 +71,7 @@ VIEWS = {
         "call_id context_length context_source prompt_tokens prompt_counter reported_tokens server_tokens "
         "tiktoken_tokens output_tokens share room dropped_by_client dropped_by_server"
     ),
-    "prompt_templates": "id model source detail first_at_us last_at_us text bos_token eos_token",
+    "prompt_templates": "id model source detail first_at_us last_at_us text bos_token eos_token upstream_url",
     "call_snapshots": "call_id source upstream_url model told told_at_us settings",
     "precedence_findings": "upstream_url model surface name won evidence call_ids at_us session_id",
     "call_settings": "call_id name request_value base_value effective_value won value how base_at",
