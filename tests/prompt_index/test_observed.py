@@ -73,7 +73,8 @@ def test_no_call_of_a_thousand_at_once_is_paired_wrongly(scripted: Saw) -> None:
         used = [row[which] for row in rows if row[which] is not None]
         assert len(used) == len(set(used)), "an event is one call's"
     own = [row for row in rows if asked[row[0]].startswith("own ")]
-    assert all(row[4] is not None and row[6] is not None for row in own), "what has a text of its own is paired"
+    unpaired = [(asked[row[0]], *row) for row in own if row[4] is None or row[6] is None]
+    assert unpaired == [], "what has a text of its own is paired"
     observed = scripted.rows("SELECT count(*) FROM calls WHERE is_observed AND last_input LIKE '%user_own %'")
     assert observed == [(0,)]
 
