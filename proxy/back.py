@@ -39,6 +39,11 @@ WORK_STOP_S = 5.0
 """How long other work may go on at the end."""
 GIVE_UP_S = 20.0
 """How long the last part is tried again when the front has gone."""
+DENSE_BYTES_S = 1 << 18
+"""Of journal. That is about 1,000 chunks a second: more than a model on one's own machine says to several clients."""
+_DENSE_FOR_S = 0.5
+REST = 9
+"""While traffic is dense other work rests so many times as long as it worked."""
 _BIG_BATCH_BYTES = 1 << 20
 _NICENESS = 10
 """More, and it would be starved where a model takes all processors: what ended should be in the trace in 200 ms."""
@@ -96,13 +101,40 @@ class Doorbell:
             time.sleep(max(0.0, seconds))
 
 
+class Density:
+    """Whether traffic is dense just now, as its journal shows.
+
+    Where it shares a processor with other work, a scheduler makes a few chunks in a hundred wait for milliseconds.
+    """
+
+    def __init__(self) -> None:
+        self._at = time.monotonic()
+        self._until = 0.0
+
+    def note(self, took: int) -> None:
+        """So many bytes of journal came since the last time."""
+        now = time.monotonic()
+        if took > DENSE_BYTES_S * (now - self._at):
+            self._until = now + _DENSE_FOR_S
+        self._at = now
+
+    def __bool__(self) -> bool:
+        return time.monotonic() < self._until
+
+
 class Back:
     """The loop around `Ingest`: when to take in, and what to do when that fails."""
 
     def __init__(
-        self, ingest: Ingest, doorbell: Doorbell, trace: Path, on_taken_in: Callable[[], object] = lambda: None
+        self,
+        ingest: Ingest,
+        doorbell: Doorbell,
+        trace: Path,
+        on_taken_in: Callable[[], object],
+        density: Density,
     ) -> None:
-        """`trace` is for messages; `on_taken_in` is called when something new is in it."""
+        """`trace` is for messages; `on_taken_in` is called when something new is in it, `density` is told how much."""
+        self._density = density
         self._ingest = ingest
         self._on_taken_in = on_taken_in
         self._doorbell = doorbell
@@ -119,6 +151,7 @@ class Back:
             if is_last and gone_at is None:
                 gone_at = began
             took = self._take_in(is_last=is_last)
+            self._density.note(took or 0)
             if took:
                 self._on_taken_in()
             if took is None:
@@ -184,7 +217,8 @@ def main(argument: str) -> int:
     lock = _wait_for_lock(trace, doorbell)
     if lock is None:
         return 1
-    workers = _workers(settings, trace, turn)
+    density = Density()
+    workers = _workers(settings, trace, turn, density)
     try:
         with contextlib.ExitStack() as stack:
             stack.enter_context(_live_page(trace, settings.get("web", "")))
@@ -192,7 +226,7 @@ def main(argument: str) -> int:
                 stack.enter_context(worker)
             stack.enter_context(_engine_log(settings, trace, turn, doorbell))
             wake = [worker.wake for worker in workers]
-            return 0 if Back(ingest, doorbell, trace, lambda: [each() for each in wake]).run() else 1
+            return 0 if Back(ingest, doorbell, trace, lambda: [each() for each in wake], density).run() else 1
     finally:
         ingest.close()
         lock.release()
@@ -218,13 +252,14 @@ class Work(Protocol):
 class Worker:
     """Does some work in a thread while this is entered: ingest does not wait for it."""
 
-    def __init__(self, name: str, make: Callable[[], Work], trace: Path) -> None:
+    def __init__(self, name: str, make: Callable[[], Work], trace: Path, density: Density) -> None:
         """`make` is called in the thread: what it imports is not waited for. `name` and `trace` are for messages."""
         self._make = make
+        self._density = density
         self._trace = trace
         self._name = name
         self._woken = threading.Event()
-        self._is_stopping = False
+        self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def wake(self) -> None:
@@ -237,7 +272,7 @@ class Worker:
 
     def __exit__(self, *_: object) -> None:
         """Do what is left, for a bounded time: the rest is done by the next that runs."""
-        self._is_stopping = True
+        self._stopping.set()
         self.wake()
         self._thread.join(WORK_STOP_S)
 
@@ -251,21 +286,28 @@ class Worker:
 
     def _go_on(self, work: Work) -> bool:
         """A piece of work, or a wait for more; False at the end."""
-        is_last = self._is_stopping
+        is_last = self._stopping.is_set()
         self._woken.clear()
+        began_s = time.thread_time()
         try:
             has_done = work.run_once() > 0
         except (sqlite3.Error, OSError) as error:
             log.warning("%s: %s waits: %s", self._trace, self._name, error)
             self._woken.wait(RETRY_S)
             return not is_last
+        if self._density:
+            self._stopping.wait(REST * (time.thread_time() - began_s))
         if not has_done and not is_last:
             self._woken.wait(RETRY_S if work.is_watching else LOOK_ANYWAY_S)
         return has_done or not is_last
 
 
-def _workers(settings: Mapping[str, Any], trace: Path, turn: threading.Lock) -> list[Worker]:
+def _workers(settings: Mapping[str, Any], trace: Path, turn: threading.Lock, density: Density) -> list[Worker]:
     """What else is done with what is stored, as the settings say; `turn` is held by who writes the trace."""
+
+    def worker(name: str, make: Callable[[], Work]) -> Worker:
+        return Worker(name, make, trace, density)
+
     wanted = settings.get("index")
     if not wanted:
         return []
@@ -275,16 +317,15 @@ def _workers(settings: Mapping[str, Any], trace: Path, turn: threading.Lock) -> 
         body_fields=tuple(settings.get("body_fields", ())),
     )
     key = load_key(trace.with_name(trace.name + ".key"))
-    workers = [Worker("the indexer", lambda: Indexer(trace, how, key=key, turn=turn), trace)]
+    workers = [worker("the indexer", lambda: Indexer(trace, how, key=key, turn=turn))]
     if wanted["ask_tokenizer"]:
-        workers.append(Worker("counting by the server's tokenizer", lambda: _server_tokens(trace, turn), trace))
+        workers.append(worker("counting by the server's tokenizer", lambda: _server_tokens(trace, turn)))
     prompt = settings.get("prompt")
     if prompt:
         encoding = wanted["encoding"]
-        prompts = Worker("finding what the models saw", lambda: _prompts(prompt, encoding, trace, turn), trace)
-        workers.append(prompts)
+        workers.append(worker("finding what the models saw", lambda: _prompts(prompt, encoding, trace, turn)))
         if prompt["ask"]:
-            workers.append(Worker("asking for models' settings", lambda: _snapshots(trace, turn), trace))
+            workers.append(worker("asking for models' settings", lambda: _snapshots(trace, turn)))
     return workers
 
 
