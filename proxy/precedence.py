@@ -23,6 +23,7 @@ import aiohttp
 from proxy.errors import ProxyLogError
 from proxy.exchange import SESSION_FIELD, TAG_FIELD
 from proxy.meaning import Json
+from proxy.prompt.greeting import is_lm_studio
 from proxy.prompt.sdk_socket import SdkRefusedError, open_socket, run_channel
 from proxy.read.json_fields import NotJsonError, decode_json
 from proxy.read.lmstudio_sdk_config import NAMES
@@ -148,7 +149,7 @@ class _Trial:
                     await self._ask(f"{TAG}:{one.name}", {**one.also, one.name: value})
             if one.name not in _NEEDED:
                 await self._ask(f"{TAG}:{one.name}", one.also, without=one.name)
-        if await self._is_lmstudio():
+        if await is_lm_studio(self._session, self._url, fields=self._fields(TAG)):
             try:
                 for one in planned:
                     tell(f"{one.name} over the SDK's WebSocket")
@@ -186,16 +187,6 @@ class _Trial:
             raise ExperimentError(f"{where} (status {response.status}): {said or 'no text'}")
         self._calls += 1
         return text
-
-    async def _is_lmstudio(self) -> bool:
-        headers = self._fields(TAG)
-        async with self._session.get(f"{self._url}/lmstudio-greeting", headers=headers) as response:
-            raw = await response.read()
-        try:
-            greeting = decode_json(raw)
-        except NotJsonError:
-            return False
-        return isinstance(greeting, dict) and greeting.get("lmstudio") is True
 
     async def _predict(self, one: Experiment) -> None:
         """Both values over the predict channel, once more without the settings of the server's tab, and without it."""

@@ -12,9 +12,7 @@ The frames are read and thrown away: the front, through which they come, has rec
 """
 
 import asyncio
-import contextlib
 import json
-import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -24,6 +22,8 @@ from typing import Any
 import aiohttp
 
 from proxy.exchange import SESSION_FIELD, TAG_FIELD
+from proxy.prompt.greeting import is_lm_studio
+from proxy.prompt.sdk_socket import SdkRefusedError, open_socket, title_of
 
 TAG = "engine-log"
 SESSION = "engine log"
@@ -34,8 +34,7 @@ BACK_OFF_S = (1.0, 2.0, 5.0, 15.0, 60.0)
 LASTED_S = 10.0
 """A connection that was listened to for so long is replaced at once."""
 _ANSWER_S = 10.0
-_GREETING_BYTES = 4096
-_CLOSE_S = 0.5
+_END_BYTES = 4096
 _FIELDS = {TAG_FIELD: TAG, SESSION_FIELD: SESSION}
 
 
@@ -71,10 +70,6 @@ OnState = Callable[[LogSource, LogState, str], None]
 """Told, in the loop, whenever the state of a source changes: the source, its state, a detail in words or ""."""
 
 
-class _RefusedError(Exception):
-    """This way leads nowhere; the message says why."""
-
-
 class LogStream:
     """The subscription to one upstream's log."""
 
@@ -91,6 +86,8 @@ class LogStream:
         """Nothing is asked yet. `token` is LM Studio's API token, or "" for a guest; the rest are times in seconds."""
         self._source = source
         self._token = token
+        identifier, _, passkey = token.partition(":")
+        self._credentials = (identifier, passkey) if token else None
         self._on_state = on_state
         self._ask_again_s = ask_again_s
         self._back_off_s = back_off_s
@@ -127,18 +124,14 @@ class LogStream:
         return state
 
     async def _greeted(self, session: aiohttp.ClientSession) -> LogState | None:
-        url = f"{self._source.url}/lmstudio-greeting"
         try:
-            async with (
-                asyncio.timeout(self._answer_s),
-                session.get(url, allow_redirects=False, headers={"Connection": "close"}) as response,
-            ):
-                body = await response.content.read(_GREETING_BYTES)
+            async with asyncio.timeout(self._answer_s):
+                is_it = await is_lm_studio(session, self._source.url, fields={"Connection": "close"})
         except (aiohttp.ClientConnectionError, OSError):  # a TimeoutError is an OSError
             return LogState.UNREACHABLE
         except (aiohttp.ClientError, ValueError):
             return LogState.NOT_LMSTUDIO
-        return None if _read_object(body).get("lmstudio") is True else LogState.NOT_LMSTUDIO
+        return None if is_it else LogState.NOT_LMSTUDIO
 
     async def _listen(self, session: aiohttp.ClientSession) -> float:
         """Listen by the first way that leads to the log; gives for how many seconds that went."""
@@ -146,44 +139,24 @@ class LogStream:
         for way in self._source.ways:
             began = 0.0
             try:
-                async with _connected(session, f"{way}/diagnostics", self._answer_s) as socket:
-                    await self._shake_hands(socket)
+                async with open_socket(
+                    session, way, "diagnostics", self._credentials, fields=_FIELDS, patience_s=self._answer_s
+                ) as socket:
                     await socket.send_str('{"type":"channelCreate","endpoint":"streamLogs","channelId":0}')
                     began = monotonic()
                     self._tell(LogState.LISTENING)
                     await _hear_out(socket)
-            except _RefusedError as error:
+            except SdkRefusedError as error:
                 refusals.append(str(error))
-            except (aiohttp.ClientError, OSError) as error:  # a TimeoutError is an OSError
+            except TimeoutError:
+                refusals.append(f"{way}/diagnostics: no answer within {self._answer_s:g} s")
+            except (aiohttp.ClientError, OSError) as error:
                 refusals.append(str(error) or type(error).__name__)
             if began:
                 self._tell(LogState.LOST, refusals[-1] if refusals else "")
                 return monotonic() - began
         self._tell(LogState.REFUSED, "; ".join(dict.fromkeys(refusals)))
         return 0.0
-
-    async def _shake_hands(self, socket: aiohttp.ClientWebSocketResponse) -> None:
-        """Say who we are.
-
-        Raises:
-            _RefusedError: the server does not know us, or says nothing of the kind.
-        """
-        identifier, _, passkey = self._token.partition(":")
-        if not self._token:
-            identifier, passkey = f"guest:proxy-log-{secrets.token_hex(9)}", secrets.token_hex(16)
-        who = {"authVersion": 1, "clientIdentifier": identifier, "clientPasskey": passkey}
-        try:
-            async with asyncio.timeout(self._answer_s):
-                await socket.send_str(json.dumps(who))
-                message = await socket.receive()
-        except TimeoutError:
-            raise _RefusedError(f"no answer within {self._answer_s:g} s") from None
-        if message.type is not aiohttp.WSMsgType.TEXT:
-            raise _RefusedError("the connection ended instead of an answer")
-        answer = _read_object(message.data)
-        if answer.get("success") is not True:
-            error = answer.get("error")
-            raise _RefusedError(error if isinstance(error, str) and error else "refused without a reason")
 
     def _tell(self, state: LogState, detail: str = "") -> None:
         for secret in (self._token, self._token.partition(":")[2]):
@@ -193,27 +166,6 @@ class LogStream:
             self._on_state(self._source, state, detail)
 
 
-@contextlib.asynccontextmanager
-async def _connected(session: aiohttp.ClientSession, url: str, answer_s: float):  # type: ignore[no-untyped-def]
-    """A WebSocket of ours at that URL.
-
-    Raises:
-        _RefusedError: there is none.
-    """
-    try:
-        async with asyncio.timeout(answer_s):
-            timeout = aiohttp.ClientWSTimeout(ws_close=_CLOSE_S)
-            socket = await session.ws_connect(url, headers=_FIELDS, max_msg_size=0, timeout=timeout)
-    except TimeoutError:
-        raise _RefusedError(f"no answer within {answer_s:g} s; the log is not served there") from None
-    except aiohttp.WSServerHandshakeError as error:
-        raise _RefusedError(f"status {error.status} instead of a WebSocket") from None
-    try:
-        yield socket
-    finally:
-        await socket.close()
-
-
 async def _hear_out(socket: aiohttp.ClientWebSocketResponse) -> None:
     """Read frames to the end of the channel or the connection."""
     async for message in socket:
@@ -221,19 +173,10 @@ async def _hear_out(socket: aiohttp.ClientWebSocketResponse) -> None:
         if message.type is not aiohttp.WSMsgType.TEXT:
             continue
         # Frames are large and many; only the few short ones can be the channel's end.
-        if (
-            len(data) < _GREETING_BYTES
-            and '"channelError"' in data
-            and _read_object(data).get("type") == "channelError"
-        ):
+        if len(data) < _END_BYTES and '"channelError"' in data and _read_object(data).get("type") == "channelError":
             error = _read_object(data).get("error")
-            title = error.get("title") if isinstance(error, dict) else None
-            raise _RefusedError(title if isinstance(title, str) else "the channel ended with an error")
-        if (
-            len(data) < _GREETING_BYTES
-            and '"channelClose"' in data
-            and _read_object(data).get("type") == "channelClose"
-        ):
+            raise SdkRefusedError(title_of(error))
+        if len(data) < _END_BYTES and '"channelClose"' in data and _read_object(data).get("type") == "channelClose":
             return
 
 

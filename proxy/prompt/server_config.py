@@ -18,6 +18,7 @@ from typing import Any
 import aiohttp
 
 from proxy.meaning import Json, Operation, Origin, Parameter
+from proxy.prompt.greeting import is_lm_studio
 from proxy.prompt.sdk_socket import SdkRefusedError, call, open_socket
 from proxy.read.call import Call
 from proxy.read.json_fields import Fields, NotJsonError, decode_json
@@ -65,8 +66,7 @@ async def ask_settings(
         NotToldError: it tells nothing.
         OSError, aiohttp.ClientError: it cannot be reached. A TimeoutError is an OSError.
     """
-    greeting = await _get(session, f"{url}/lmstudio-greeting", None)
-    if isinstance(greeting, dict) and greeting.get("lmstudio") is True:
+    if await is_lm_studio(session, url):
         return await _ask_lmstudio(session, url, model, credentials)
     props = await _get(session, f"{url}{PROPS}", None)
     told = _props(props) if isinstance(props, dict) else None

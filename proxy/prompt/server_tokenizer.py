@@ -8,13 +8,13 @@ Facts (lmstudio-api.md 5.2, 5.3, 5.8; llama.cpp's server README)
 * A call to an endpoint that a server does not know is never answered, so there is a time limit.
 """
 
-import asyncio
 import json
-import uuid
 from collections.abc import Sequence
 from typing import Any
 
 import aiohttp
+
+from proxy.prompt.sdk_socket import SdkRefusedError, call, open_socket
 
 _PATIENCE_S = 10.0
 
@@ -76,30 +76,19 @@ async def count_by_websocket(
         NoTokenizerError: it does not count.
         OSError, TimeoutError, aiohttp.ClientError: it cannot be reached.
     """
-    identifier, passkey = credentials or (f"guest:proxy-log-{uuid.uuid4()}", str(uuid.uuid4()))
-    who = {"authVersion": 1, "clientIdentifier": identifier, "clientPasskey": passkey}
+    specifier = {"type": "query", "query": {"identifier": model}}
     try:
-        async with asyncio.timeout(_PATIENCE_S), session.ws_connect(f"{url}/llm", max_msg_size=0) as socket:
-            await socket.send_json(who)
-            welcome = await socket.receive_json()
-            if not isinstance(welcome, dict) or welcome.get("success") is not True:
-                raise NoTokenizerError(f"{url}: {welcome}")
-            counts = []
-            for call_id, text in enumerate(texts):
-                specifier = {"type": "query", "query": {"identifier": model}}
-                parameter = {"specifier": specifier, "inputString": text}
-                await socket.send_json(
-                    {"type": "rpcCall", "endpoint": "countTokens", "callId": call_id, "parameter": parameter}
-                )
-                counts.append(_count_in(await socket.receive_json(), url))
-            return counts
-    except (aiohttp.WSServerHandshakeError, TypeError, ValueError) as error:  # no WebSocket, or no JSON in it
-        raise NoTokenizerError(f"{url}: {error}") from error
+        async with open_socket(session, url, "llm", credentials) as socket:
+            return [
+                _count_in(await call(socket, "countTokens", {"specifier": specifier, "inputString": text}), url)
+                for text in texts
+            ]
+    except SdkRefusedError as error:
+        raise NoTokenizerError(str(error)) from None
 
 
-def _count_in(answer: Any, url: str) -> int:
-    result = answer.get("result") if isinstance(answer, dict) else None
+def _count_in(result: Any, url: str) -> int:
     count = result.get("tokenCount") if isinstance(result, dict) else None
     if not isinstance(count, int):
-        raise NoTokenizerError(f"{url}: {json.dumps(answer)[:200]}")
+        raise NoTokenizerError(f"{url}: {json.dumps(result)[:200]}")
     return count
