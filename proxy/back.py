@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from filelock import FileLock
 
@@ -27,6 +27,7 @@ from proxy.errors import ProxyLogError
 from proxy.indexer import Indexer, IndexSettings
 from proxy.secret import load_key
 from proxy.store.ingest import Ingest, hold_writer_lock
+from proxy.worker import WORK_STOP_S, Density, Work, Worker
 
 log = logging.getLogger("proxy.back")
 
@@ -35,15 +36,8 @@ BATCH_EVERY_S = 0.08
 RETRY_S = 0.25
 LOOK_ANYWAY_S = 2.0
 """How long the bell may be silent until the journal is looked at all the same."""
-WORK_STOP_S = 5.0
-"""How long other work may go on at the end."""
 GIVE_UP_S = 20.0
 """How long the last part is tried again when the front has gone."""
-DENSE_BYTES_S = 1 << 18
-"""Of journal. That is about 1,000 chunks a second: more than a model on one's own machine says to several clients."""
-_DENSE_FOR_S = 0.5
-REST = 9
-"""While traffic is dense other work rests so many times as long as it worked."""
 _BIG_BATCH_BYTES = 1 << 20
 _NICENESS = 10
 """More, and it would be starved where a model takes all processors: what ended should be in the trace in 200 ms."""
@@ -99,27 +93,6 @@ class Doorbell:
         """Let some time pass, unless there is no more to wait for."""
         if not self.is_front_gone and not self.is_stopped:
             time.sleep(max(0.0, seconds))
-
-
-class Density:
-    """Whether traffic is dense just now, as its journal shows.
-
-    Where it shares a processor with other work, a scheduler makes a few chunks in a hundred wait for milliseconds.
-    """
-
-    def __init__(self) -> None:
-        self._at = time.monotonic()
-        self._until = 0.0
-
-    def note(self, took: int) -> None:
-        """So many bytes of journal came since the last time."""
-        now = time.monotonic()
-        if took > DENSE_BYTES_S * (now - self._at):
-            self._until = now + _DENSE_FOR_S
-        self._at = now
-
-    def __bool__(self) -> bool:
-        return time.monotonic() < self._until
 
 
 class Back:
@@ -230,76 +203,6 @@ def main(argument: str) -> int:
     finally:
         ingest.close()
         lock.release()
-
-
-class Work(Protocol):
-    """Something that is done with what is stored, a bounded piece at a time, in a thread of its own."""
-
-    @property
-    def is_watching(self) -> bool:
-        """Whether there is something to look at soon, though nothing new was stored."""
-        ...
-
-    def run_once(self) -> int:
-        """Do a piece; gives 0 if there was nothing to do. May raise `sqlite3.Error` and `OSError`: try again later."""
-        ...
-
-    def close(self) -> None:
-        """Let go of the trace."""
-        ...
-
-
-class Worker:
-    """Does some work in a thread while this is entered: ingest does not wait for it."""
-
-    def __init__(self, name: str, make: Callable[[], Work], trace: Path, density: Density) -> None:
-        """`make` is called in the thread: what it imports is not waited for. `name` and `trace` are for messages."""
-        self._make = make
-        self._density = density
-        self._trace = trace
-        self._name = name
-        self._woken = threading.Event()
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-
-    def wake(self) -> None:
-        """There is something new."""
-        self._woken.set()
-
-    def __enter__(self) -> "Worker":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Do what is left, for a bounded time: the rest is done by the next that runs."""
-        self._stopping.set()
-        self.wake()
-        self._thread.join(WORK_STOP_S)
-
-    def _run(self) -> None:
-        try:
-            with contextlib.closing(self._make()) as work:
-                while self._go_on(work):
-                    pass
-        except Exception:
-            log.exception("%s: %s ended; recording goes on", self._trace, self._name)
-
-    def _go_on(self, work: Work) -> bool:
-        """A piece of work, or a wait for more; False at the end."""
-        is_last = self._stopping.is_set()
-        self._woken.clear()
-        began_s = time.thread_time()
-        try:
-            has_done = work.run_once() > 0
-        except (sqlite3.Error, OSError) as error:
-            log.warning("%s: %s waits: %s", self._trace, self._name, error)
-            self._woken.wait(RETRY_S)
-            return not is_last
-        if self._density:
-            self._stopping.wait(REST * (time.thread_time() - began_s))
-        if not has_done and not is_last:
-            self._woken.wait(RETRY_S if work.is_watching else LOOK_ANYWAY_S)
-        return has_done or not is_last
 
 
 def _workers(settings: Mapping[str, Any], trace: Path, turn: threading.Lock, density: Density) -> list[Worker]:
