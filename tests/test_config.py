@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from proxy.config import Address, Config, load, parse_address, settings
+from proxy.config import Address, Config, parse_address, settings
+from proxy.config_sources import load
 from proxy.errors import ConfigError
 
 SAMPLE = Path(__file__).parent.parent / "config.toml"

@@ -9,7 +9,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "proxy"
 FLOORS = [
     # words; "" is the package itself
-    {"", "errors", "clock", "config", "exchange", "meaning", "plugins", "readable", "secret", "bell"},
+    {"", "errors", "clock", "config", "config_sources", "exchange", "meaning", "plugins", "readable", "secret", "bell"},
     {"record", "read"},  # pure
     {"forward", "prompt"},  # the traffic, and what is asked for
     {"store"},  # the trace
@@ -17,6 +17,7 @@ FLOORS = [
     {"indexer", "server_tokens", "engine_log", "log_ways", "prompt_index", "snapshots", "precedence"},
     {"demo"},
     {"web"},
+    {"worker"},
     {"service", "back"},  # composition roots of the two processes
     {"cli"},
     {"__main__"},

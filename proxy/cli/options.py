@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from proxy.config import Config, load
+from proxy.config import Config
+from proxy.config_sources import load
 from proxy.errors import TraceError
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from proxy.cli.options import read_config, with_trace
-from proxy.config import find_config_file
+from proxy.config_sources import find_config_file
 from proxy.record.journal import journal_folder
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from proxy.cli.serve import client_url, greeting
-from proxy.config import load
+from proxy.config_sources import load
 from proxy.service import Ready
 
 
