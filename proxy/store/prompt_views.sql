@@ -287,6 +287,7 @@ WITH gathered AS (
                 FROM model_configs g JOIN read_values v ON v.id = g.parameters_id, json_each(v.data) p
                 WHERE g.model IN (c.model_answered, c.model_asked) AND json_extract(p.value, '$[2]') = 'model_default'
                     AND g.at_us = (SELECT max(h.at_us) FROM model_configs h
+                        JOIN read_values d ON d.id = h.parameters_id AND instr(d.data, '"model_default"')
                         WHERE h.model IN (c.model_answered, c.model_asked) AND h.at_us <= c.started_at_us)
                 UNION ALL
                 SELECT u.value, NULL, 'none', NULL, NULL, 0, u.value

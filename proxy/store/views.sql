@@ -426,7 +426,9 @@ SELECT c.id, json_extract(p.value, '$[0]'),
     json_extract(p.value, '$[3]'), 'the last base configuration that was recorded before the call', 0
 FROM read_calls c
 JOIN read_values v ON v.id = (SELECT g.parameters_id FROM model_configs g
-    WHERE g.model IN (c.model_answered, c.model_asked) AND g.at_us <= c.started_at_us ORDER BY g.at_us DESC LIMIT 1),
+    WHERE g.model IN (c.model_answered, c.model_asked) AND g.at_us <= c.started_at_us
+        AND EXISTS (SELECT 1 FROM read_values d WHERE d.id = g.parameters_id AND instr(d.data, '"model_default"'))
+    ORDER BY g.at_us DESC LIMIT 1),
     json_each(v.data) p
 WHERE c.operation IN ('chat', 'completion') AND json_extract(p.value, '$[2]') = 'model_default'
 UNION ALL
@@ -439,6 +441,7 @@ WHERE json_extract(p.value, '$[2]') = 'model_default'
     AND NOT EXISTS (SELECT 1 FROM read_values v, json_each(v.data) q
         WHERE v.id = (SELECT g.parameters_id FROM model_configs g
             WHERE g.model IN (c.model_answered, c.model_asked) AND g.at_us <= c.started_at_us
+                AND EXISTS (SELECT 1 FROM read_values d WHERE d.id = g.parameters_id AND instr(d.data, '"model_default"'))
             ORDER BY g.at_us DESC LIMIT 1)
         AND json_extract(q.value, '$[2]') = 'model_default'
         AND json_extract(q.value, '$[0]') = json_extract(p.value, '$[0]'))
@@ -453,6 +456,7 @@ WHERE c.operation IN ('chat', 'completion')
     AND NOT EXISTS (SELECT 1 FROM read_values v, json_each(v.data) p
         WHERE v.id = (SELECT g.parameters_id FROM model_configs g
             WHERE g.model IN (c.model_answered, c.model_asked) AND g.at_us <= c.started_at_us
+                AND EXISTS (SELECT 1 FROM read_values d WHERE d.id = g.parameters_id AND instr(d.data, '"model_default"'))
             ORDER BY g.at_us DESC LIMIT 1)
         AND json_extract(p.value, '$[0]') = u.value)
     AND NOT EXISTS (SELECT 1 FROM call_snapshots s, json_each(s.settings) p

@@ -163,6 +163,19 @@ def test_snapshots_are_model_defaults_in_call_parameters_unless_a_client_asked_i
     assert [tuple(row) for row in rows] == [(0.5, "model_default")]
 
 
+def test_a_load_configuration_hides_no_base_configuration(made: Traffic) -> None:
+    props = {"default_generation_settings": {"n_ctx": 512, "params": {"temperature": 0.5}}, "model_alias": "m"}
+    made.exchange("/props", b"", as_json(props), method="GET")
+    made.read()
+    loaded = as_json([["context_length", 512, "effective", None, None, 0]]).decode()
+    made.change(f"INSERT INTO read_values VALUES(999, x'00', '{loaded}')")
+    made.change("INSERT INTO model_configs SELECT model, at_us + 1, call_id, 999 FROM model_configs")
+    call_id, _ = chat(made)
+    rows = made.rows(f"SELECT value, origin FROM call_parameters WHERE call_id = {call_id} AND name = 'temperature'")
+    assert [tuple(row) for row in rows] == [(0.5, "model_default")]
+    assert setting(made, call_id)["base_value"] == 0.5
+
+
 # --- what proxy-log precedence found ----------------------------------------------------------------------------------
 
 
