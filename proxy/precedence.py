@@ -28,7 +28,7 @@ from proxy.prompt.sdk_socket import SdkRefusedError, open_socket, run_channel
 from proxy.read.json_fields import NotJsonError, decode_json
 from proxy.read.lmstudio_sdk_config import NAMES
 
-SETTINGS = ("temperature", "top_p", "top_k", "min_p", "repeat_penalty", "max_tokens", "stop", "seed")
+SETTINGS = ("temperature", "top_p", "top_k", "min_p", "repeat_penalty", "max_tokens", "stop", "seed", "system_prompt")
 """What can be tried."""
 TAG = "precedence"
 """Of the first request; those of an experiment have `precedence:` and the setting's name."""
@@ -83,6 +83,7 @@ def experiments(settings: Iterable[str], answer: str) -> list[Experiment]:
         "repeat_penalty": Experiment("repeat_penalty", (1.0, 1.9)),
         "max_tokens": Experiment("max_tokens", (4, 9)),
         "seed": Experiment("seed", (1, 2), _SAMPLED),
+        "system_prompt": Experiment("system_prompt", ("Be brief.", "Be kind.")),
     }
     words = list(dict.fromkeys(re.findall(r"[A-Za-z]{3,}", answer)))
     places = {word: answer.index(word) for word in words}
@@ -167,8 +168,10 @@ class _Trial:
         Raises:
             ExperimentError: it was refused.
         """
-        messages = [{"role": "user", "content": _QUESTION}]
         asked = {name: value for name, value in {**_BASE, **changed}.items() if name != without}
+        system = asked.pop("system_prompt", None)
+        messages = [{"role": "system", "content": system}] if system is not None else []
+        messages.append({"role": "user", "content": _QUESTION})
         body = {"model": self._model, "messages": messages, **asked}
         headers = self._fields(tag)
         if self._credentials is not None:

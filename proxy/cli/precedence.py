@@ -27,7 +27,15 @@ SELECT name, surface, won, evidence, call_ids FROM precedence_findings WHERE ses
 _LEFT_OUT = """
 SELECT c.exchange_id, s.effective_value FROM calls c LEFT JOIN call_settings s ON s.call_id = c.id AND s.name = ?1
 WHERE c.session_id = ?2 AND c.tag = 'precedence:' || ?1 AND c.dialect = ?3 AND s.request_value IS NULL
+    AND (?1 <> 'system_prompt'
+        OR NOT EXISTS (SELECT 1 FROM call_messages m WHERE m.call_id = c.id AND m.role = 'system'))
 ORDER BY c.id LIMIT 1"""
+_SYSTEM = """
+SELECT DISTINCT text FROM call_messages
+WHERE role = 'system' AND call_id IN (SELECT value FROM json_each(?)) ORDER BY call_id"""
+_PROMPTS_TO_COME = """
+SELECT 1 FROM prompt_queue q JOIN read_calls c ON c.id = q.call_id
+WHERE c.session_id = ? AND c.tag = 'precedence:system_prompt' LIMIT 1"""
 _SETTINGS = """
 SELECT request_value, base_value, effective_value FROM call_settings WHERE call_id = ? AND name = ?"""
 
@@ -122,6 +130,7 @@ def _wait_until_read(trace: Trace, run: Run, url: str, file: Path) -> int:
     while time.monotonic() < deadline:
         count, session_id = trace.connection.execute(_COUNT, (run.session,)).fetchone()
         if session_id is not None and count >= run.calls:
+            _wait_for_prompts(trace, int(session_id), deadline)
             return int(session_id)
         time.sleep(_EVERY_S)
     why = (
@@ -132,6 +141,14 @@ def _wait_until_read(trace: Trace, run: Run, url: str, file: Path) -> int:
     raise ProxyLogError(f"{run.calls} calls were made, but {READ_S:g} s later they are not in the trace {file}: {why}")
 
 
+def _wait_for_prompts(trace: Trace, session_id: int, deadline: float) -> None:
+    """Until they are found that show system messages; where that is switched off there will be no finding of these."""
+    while time.monotonic() < deadline:
+        if trace.connection.execute(_PROMPTS_TO_COME, (session_id,)).fetchone() is None:
+            return
+        time.sleep(_EVERY_S)
+
+
 def _rows(trace: Trace, session_id: int) -> list[dict[str, Any]]:
     """A row for each setting and surface."""
     rows = []
@@ -140,13 +157,16 @@ def _rows(trace: Trace, session_id: int) -> list[dict[str, Any]]:
         told = [trace.connection.execute(_SETTINGS, (call, name)).fetchone() for call in calls]
         default = next((one[1] for one in told if one is not None and one[1] is not None), None)
         left_out = trace.connection.execute(_LEFT_OUT, (name, session_id, surface)).fetchone() or (None, None)
+        requested = [one[0] for one in told if one is not None]
+        if name == "system_prompt" and not requested:
+            requested = [text for (text,) in trace.connection.execute(_SYSTEM, (json.dumps(calls),))]
         in_force = [one[2] for one in told if one is not None and one[2] is not None]
         rows.append(
             {
                 "setting": name,
                 "surface": surface,
                 "model_default": default,
-                "request": list(dict.fromkeys(one[0] for one in told if one is not None)),
+                "request": list(dict.fromkeys(requested)),
                 "in_force": list(dict.fromkeys(in_force)) or None,
                 "won": "model default" if won == "server" and default is not None else won,
                 "evidence": evidence,

@@ -213,14 +213,28 @@ WITH tried AS (
         END AS verdict
     FROM settings s LEFT JOIN living l ON l.session_id IS s.session_id AND l.upstream_url = s.upstream_url
         AND l.model = s.model AND l.surface = s.surface
+), headed AS ( -- where the system prompt is a message, the prompt that the engine got shows what became of it
+    SELECT t.*, (SELECT f.fate = 'kept' FROM read_message_fates f JOIN read_messages m ON m.id = f.message_id
+        WHERE f.call_id = t.id AND m.role = 'system'
+            AND EXISTS (SELECT 1 FROM read_prompts p WHERE p.call_id = t.id AND p.source IN ('observed', 'asked'))
+        ORDER BY f.seq LIMIT 1) AS is_kept
+    FROM tried t WHERE t.name = 'system_prompt' AND t.asked IS NULL AND t.surface <> 'lmstudio_sdk'
+), together AS (
+    SELECT session_id, name, upstream_url, model, surface, verdict, at_us, ids FROM judged
+    UNION ALL
+    SELECT session_id, name, upstream_url, model, surface,
+        CASE sum(is_kept) WHEN count(is_kept) THEN 'in the prompt' WHEN 0 THEN 'not in the prompt'
+            ELSE iif(count(is_kept), 'now and then', 'no prompt') END,
+        max(started_at_us), coalesce(group_concat(id) FILTER (WHERE is_kept IS NOT NULL), group_concat(id))
+    FROM headed GROUP BY session_id, upstream_url, model, surface
 )
 SELECT
     upstream_url,                               -- the server
     model,                                      -- as it answers
     surface,                                    -- the dialect of the requests: a server may differ from one to the other
     name,                                       -- the setting, as in call_settings
-    CASE WHEN verdict IN ('told: request', 'follows', 'steadies') THEN 'request'
-        WHEN verdict IN ('told: server', 'seed unused', 'longer', 'goes on', 'no effect') THEN 'server'
+    CASE WHEN verdict IN ('told: request', 'follows', 'steadies', 'in the prompt') THEN 'request'
+        WHEN verdict IN ('told: server', 'seed unused', 'longer', 'goes on', 'no effect', 'not in the prompt') THEN 'server'
         ELSE 'unknown' END AS won,              -- 'request', 'server' (what is set there, and not the request), 'unknown'
     CASE verdict
         WHEN 'told: request' THEN 'the server told the configuration in force: each value asked for was'
@@ -232,12 +246,16 @@ SELECT
         WHEN 'chance' THEN 'equal requests had different answers, so nothing can be told from differences'
         WHEN 'longer' THEN 'answers were longer than the request allows'
         WHEN 'goes on' THEN 'answers went on behind the stop string'
+        WHEN 'in the prompt' THEN 'each rendered prompt has the system message of its request'
+        WHEN 'not in the prompt' THEN 'no rendered prompt has the system message of its request'
+        WHEN 'no prompt' THEN 'no rendered prompt is known: neither did a log tell it, nor the server when it was asked'
+        WHEN 'now and then' THEN 'some rendered prompts have the system message of their request, others do not'
         WHEN 'no effect' THEN 'the answers were the same whatever was asked for, though other settings change them'
         ELSE 'all answers were the same, and no setting changed them' END AS evidence,  -- in words
     '[' || ids || ']' AS call_ids,              -- JSON: ids in calls, to look at with show and explain
     at_us,                                      -- when the last of them was made; UTC, microseconds since 1970
     session_id                                  -- the id in sessions of the run of the command
-FROM judged;
+FROM together;
 
 -- Every setting that a call had or could have had: what the request says, what the server had told before, what was in
 -- force, who won, and how that is known. Values are as in call_parameters, but that 'off' says that it is switched off.

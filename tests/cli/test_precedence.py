@@ -42,7 +42,7 @@ def before_lookalike(
     )
     with (
         LookalikeProcess.start(settings, log=tmp_path / "log") as look,
-        running(tmp_path / "proxy", look.ready.url) as proxy,
+        running(tmp_path / "proxy", look.ready.url, {"engine_log": {"enabled": True}}) as proxy,
     ):
         yield proxy, wins
 
@@ -74,6 +74,14 @@ def test_who_wins_is_found_out_over_http_and_told_over_the_sdk(before_lookalike:
     assert table["temperature", "lmstudio_sdk"]["left_out_in_force"] == DEFAULTS[P + "temperature"]
     assert table["temperature", "openai_chat"]["left_out_exchange_id"] is not None
     assert table["max_tokens", "openai_chat"]["left_out_exchange_id"] is None, "an answer might have no end"
+    # Whether a system message gets into the prompt is seen there.
+    system = found(proxy, "system_prompt")
+    row = system["system_prompt", "openai_chat"]
+    assert (row["won"], row["evidence"]) == ("request", "each rendered prompt has the system message of its request")
+    assert row["request"] == ["Be brief.", "Be kind."]
+    assert len(row["call_ids"]) == 4
+    assert row["left_out_exchange_id"] not in row["exchange_ids"]
+    assert system["system_prompt", "lmstudio_sdk"]["in_force"] == ["Be brief.", "Be kind."]
     # Later calls have it as measured.
     how = proxy.query(
         "SELECT how, won, value FROM call_settings WHERE name = 'temperature' AND call_id ="
@@ -85,8 +93,8 @@ def test_who_wins_is_found_out_over_http_and_told_over_the_sdk(before_lookalike:
 
 
 def test_llama_cpp_follows_its_requests_and_the_table_is_readable(llama_server: LlamaProcess, tmp_path: Path) -> None:
-    with running(tmp_path, llama_server.url) as proxy:
-        table = found(proxy, "temperature", "seed", "max_tokens", "stop", model=llama_server.model)
+    with running(tmp_path, llama_server.url, {"prompt": {"ask": True}}) as proxy:
+        table = found(proxy, "temperature", "seed", "max_tokens", "stop", "system_prompt", model=llama_server.model)
         assert {row["won"] for row in table.values()} == {"request"}, table
         assert {surface for _, surface in table} == {"openai_chat"}
         text = ask(proxy, "--model", llama_server.model, "--setting", "max_tokens").stdout.decode()
@@ -118,6 +126,8 @@ def test_an_engine_whose_answers_never_change_settles_nothing(tmp_path: Path) ->
     ):
         table = found(proxy, "temperature", "top_k", model=look.ready.model)
         assert table["temperature", "openai_chat"]["won"] == "unknown"
+        unseen = found(proxy, "system_prompt", model=look.ready.model)["system_prompt", "openai_chat"]
+        assert (unseen["won"], unseen["evidence"].partition(":")[0]) == ("unknown", "no rendered prompt is known")
         assert table["temperature", "lmstudio_sdk"]["won"] == "request"
 
 
