@@ -214,11 +214,11 @@ WITH tried AS (
     FROM settings s LEFT JOIN living l ON l.session_id IS s.session_id AND l.upstream_url = s.upstream_url
         AND l.model = s.model AND l.surface = s.surface
 ), headed AS ( -- where the system prompt is a message, the prompt that the engine got shows what became of it
-    SELECT t.*, (SELECT f.fate = 'kept' FROM read_message_fates f JOIN read_messages m ON m.id = f.message_id
-        WHERE f.call_id = t.id AND m.role = 'system'
-            AND EXISTS (SELECT 1 FROM read_prompts p WHERE p.call_id = t.id AND p.source IN ('observed', 'asked'))
+    SELECT tried.*, (SELECT f.fate = 'kept' FROM read_message_fates f JOIN read_messages m ON m.id = f.message_id
+        WHERE f.call_id = tried.id AND m.role = 'system'
+            AND EXISTS (SELECT 1 FROM read_prompts p WHERE p.call_id = tried.id AND p.source IN ('observed', 'asked'))
         ORDER BY f.seq LIMIT 1) AS is_kept
-    FROM tried t WHERE t.name = 'system_prompt' AND t.asked IS NULL AND t.surface <> 'lmstudio_sdk'
+    FROM tried WHERE name = 'system_prompt' AND asked IS NULL AND surface <> 'lmstudio_sdk'
 ), together AS (
     SELECT session_id, name, upstream_url, model, surface, verdict, at_us, ids FROM judged
     UNION ALL
