@@ -89,8 +89,10 @@ class _Page:
         else:
             text, style = "nobody told the context length or the prompt's tokens", DIM
         yield from self._labelled("window", text, style)
+        reported = row["reported_tokens"]
         counted = [
-            *([f"{row['reported_tokens']:,} reported by the server"] if row["reported_tokens"] is not None else []),
+            *([f"{reported:,} reported by the server"] if reported is not None else []),
+            *([f"{row['log_tokens']:,} by the engine's log"] if row["log_tokens"] not in (None, reported) else []),
             *([f"{row['server_tokens']:,} by the model's tokenizer"] if row["server_tokens"] is not None else []),
             *([f"{row['tiktoken_tokens']:,} by tiktoken (an estimate)"] if row["tiktoken_tokens"] is not None else []),
         ]

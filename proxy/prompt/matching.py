@@ -13,12 +13,14 @@ How it is decided
 3. Of calls left with events whose text is the same, each gets one of them: the text is right whichever it is. Where
    texts differ, or events are fewer than calls, none is given.
 4. Outputs that are alike are told apart by the line with the response's id, by the input which they end, or not at all.
+5. Calls of which each began when the one before had ended, with as many events alike, have these in their order.
 """
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from proxy.prompt.candidates import input_candidates, links, may_have_ended, output_candidates
 from proxy.prompt.elimination import Edges, components, forced_pairs
@@ -44,7 +46,7 @@ __all__ = [
     "match",
 ]
 
-_LINE_US = 250_000
+_LINE_US = 50_000
 """So near is a response's line to its output, and no other output as near as twice that."""
 _MOST_RIVALS = 32
 _EXACT_MODEL = 2
@@ -99,6 +101,10 @@ class _Match:
         self._inputs = {event.id: event for event in inputs}
         self._outputs = {event.id: event for event in outputs}
         self._lines = lines
+        self._lines_by_text: dict[str | None, list[int]] = defaultdict(list)
+        """When each text was said in a line, blanks apart; None: of lines without a text."""
+        for line in lines:
+            self._lines_by_text[_bare(line.text) if line.text is not None else None].append(line.at_us)
         self._outputs_of, self._inputs_of = links(inputs, outputs)
         self._said = output_candidates(calls, outputs)
         self._asked, self._ranks = input_candidates(calls, inputs)
@@ -108,6 +114,8 @@ class _Match:
                 self._claimants[output].add(call_id)
         self._input = _Found()
         self._output = _Found()
+        self._by_order: set[int] = set()
+        """Calls with events which only the order tells from others: nearly sure."""
         self._undecided: set[int] = set()
         self._contradicted: Edges = {}
         self._doubted: set[int] = set()
@@ -160,6 +168,11 @@ class _Match:
         for component in components(edges):
             found = set().union(*(edges[call] for call in component))
             texts = {self._inputs[event].text for event in found}
+            ordered = self._in_order(component, found, edges, self._inputs) if len(texts) == 1 else {}
+            if ordered:
+                self._input.pairs |= ordered
+                self._by_order |= ordered.keys()
+                continue
             wanting = component
             if len(wanting) > len(found):  # some did not get as far as the engine, or events are lost
                 wanting = [call for call in component if call in self._said or self._calls[call].answer]
@@ -170,6 +183,23 @@ class _Match:
             for call in component:
                 self._input.sharers[call] = len(component)
                 self._input.rivals[call] = edges[call] - {self._input.pairs.get(call)}
+
+    def _in_order(
+        self,
+        calls: Sequence[int],
+        found: set[int],
+        edges: Edges,
+        events: Mapping[int, InputEvent] | Mapping[int, OutputEvent],
+    ) -> dict[int, int]:
+        """As many events as calls one after the other: each has its own, in the order of the engine's clock."""
+        one_by_one = sorted(calls, key=lambda call: self._calls[call].started_us)
+        in_time = sorted(found, key=lambda event: events[event].timestamp_ms)
+        is_sequence = all(
+            self._calls[one].ended_us <= self._calls[after].started_us for one, after in pairwise(one_by_one)
+        )
+        pairs = dict(zip(one_by_one, in_time, strict=False))
+        is_possible = all(event in edges[call] for call, event in pairs.items())
+        return pairs if is_sequence and is_possible and len(calls) == len(found) > 1 else {}
 
     def _share(self, calls: Sequence[int], edges: Edges, found: set[int]) -> None:
         """Give each call one event; all have the same text. The call that ends first chooses first."""
@@ -196,6 +226,13 @@ class _Match:
             if possible:
                 edges[call] = possible
         forced = forced_pairs(edges)
+        for component in components(edges):
+            left = set().union(*(edges[call] for call in component))
+            ordered = self._in_order(component, left, edges, self._outputs)
+            forced |= ordered
+            self._by_order |= ordered.keys()
+            for call in ordered:
+                del edges[call]
         self._output.pairs = by_line | {call: one for call, one in forced.items() if self._is_consistent(one, call)}
         self._output.rivals = edges
         self._by_time_alone()
@@ -221,16 +258,18 @@ class _Match:
     def _by_line(self) -> dict[int, int]:
         """Outputs that a line with the response's id stands beside, and no other one."""
         lines = {line.response_id: line for line in self._lines}
-        times = sorted(line.at_us for line in self._lines)
         found: dict[int, int] = {}
         for call, outputs in self._said.items():
             line = lines.get(self._calls[call].response_id or "")
             if line is None:
                 continue
             near = [one for one in outputs if abs(self._outputs[one].at_us - line.at_us) <= 2 * _LINE_US]
-            around = bisect_right(times, line.at_us + 2 * _LINE_US) - bisect_left(times, line.at_us - 2 * _LINE_US)
-            if len(near) == 1 and around == 1 and abs(self._outputs[near[0]].at_us - line.at_us) <= _LINE_US:
-                found[call] = near[0]
+            if len(near) != 1 or abs(self._outputs[near[0]].at_us - line.at_us) > _LINE_US:
+                continue
+            (output,) = near
+            others = self._lines_by_text[None] + self._lines_by_text[_bare(self._outputs[output].text)]
+            if sum(abs(other - line.at_us) <= 2 * _LINE_US for other in others) == 1:
+                found[call] = output
         counts = Counter(found.values())
         return {call: output for call, output in found.items() if counts[output] == 1}
 
@@ -290,6 +329,8 @@ class _Match:
         named = _SURE if self._ranks[input_id] == _EXACT_MODEL else _OTHER_NAME
         if rivals or call_id in self._input.sharers:
             return named * _ALIKE
+        if call_id in self._by_order:
+            return named * _LIKELY
         output = self._output.pairs.get(call_id) if input_id not in self._doubted else None
         # Content alone is nearly always right; the answer beside it leaves no doubt.
         return named if output is not None and input_id in self._inputs_of.get(output, ()) else named * _LIKELY
@@ -302,7 +343,8 @@ class _Match:
         output = self._outputs[output_id]
         named = _SURE if model_rank(call, output) == _EXACT_MODEL else _OTHER_NAME
         is_counted = call.output_tokens is not None and output.predicted_tokens is not None
-        return named if is_counted and not call.is_cut_short else named * _LIKELY
+        is_sure = is_counted and not call.is_cut_short and call.id not in self._by_order
+        return named if is_sure else named * _LIKELY
 
     def _why_no_input(self, call: CallFacts, times: list[int]) -> str:
         if self._asked.get(call.id):
@@ -343,3 +385,8 @@ class _Match:
             if output not in said and output not in maybe and not self._inputs_of.get(output, set()) & used:
                 result.append(Unproxied(input_id=None, output_id=output, confidence=0.0, rivals=()))
         return result
+
+
+def _bare(text: str) -> str:
+    """Without its blanks."""
+    return "".join(text.split())

@@ -29,6 +29,7 @@ def prompt_differences(
     tools: int = 0,
     is_raw: bool = False,
     has_system: bool = False,
+    doubt: str | None = None,
 ) -> list[str]:
     """What the template, and whoever cut the chat, made of the messages.
 
@@ -38,6 +39,7 @@ def prompt_differences(
         fates: of all messages.
         tools: how many definitions were sent.
         is_raw: a completion: its text is the prompt.
+        doubt: why the prompt is not the one that the engine got, as far as known.
         has_system: a system message was sent, with this call or (where the server keeps the chat) before.
     """
     sent = [fate for fate in fates if fate.dropped_by != "client"]
@@ -46,6 +48,8 @@ def prompt_differences(
         return ["the server refused the call as too long: no message of it reached the model"]
     if prompt is None:
         return []
+    if doubt is not None:
+        return [f"this is {doubt}; which messages it got is not known"]
     if not spans:
         return ["which text of the prompt came from where is not found out"]
     told: list[str] = []

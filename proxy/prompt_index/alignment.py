@@ -11,7 +11,7 @@ import aiohttp
 
 from proxy.meaning import Message, Part, PartKind, PromptSource, SpanKind
 from proxy.prompt.alignment import align
-from proxy.prompt.fates import Alignment, Fate, Piece
+from proxy.prompt.fates import Alignment, Fate, MessageFate, Piece
 from proxy.prompt.refusals import Refusal, read_refusal
 from proxy.prompt.server_tokenizer import NoTokenizerError
 from proxy.prompt.token_spans import tokens_of_spans
@@ -31,6 +31,9 @@ _SNAPSHOT_US = 3_000_000
 _BEFORE = """
 SELECT id FROM read_calls WHERE session_id = ? AND id < ? AND operation = 'chat' AND started_at_us > ?
 AND coalesce(model_answered, model_asked) IS ? ORDER BY id DESC LIMIT 5"""
+_LOG_TOKENS = """
+SELECT o.input_tokens FROM read_pairings p JOIN read_calls o ON o.id = p.output_event_id WHERE p.call_id = ?"""
+_NOT_THE_SAME = "not what the engine got: it got another number of tokens, so the prompt was cut, or made otherwise"
 _HOUR_US = 3_600_000_000
 _SYSTEM = ("system", "developer")
 
@@ -52,8 +55,28 @@ class Aligned:
     refusal: Refusal | None = None
     is_filled: bool = False
     """The window was full in the middle of the answer."""
+    log_tokens: int | None = None
+    """The prompt's, by the engine's log."""
     left_out: Sequence[tuple[int, Message]] = ()
     """What the client sent the turn before, and did not this time: id, message."""
+
+    @property
+    def told_tokens(self) -> int | None:
+        """The prompt's, as reported by the answer or the log."""
+        return self.call.input_tokens if self.call.input_tokens is not None else self.log_tokens
+
+    @property
+    def is_another(self) -> bool:
+        """Whether the engine got another prompt than the one that was asked for or computed, by their tokens.
+
+        It was cut then, most likely; one token more or less is the one that begins a prompt.
+        """
+        is_guess = self.prompt is not None and self.prompt.source is not PromptSource.OBSERVED
+        if not is_guess or self.prompt_tokens is None:
+            return False
+        if self.told_tokens is None:
+            return self.refusal is None and self.context is not None and self.prompt_tokens > self.context[0]
+        return abs(self.prompt_tokens - self.told_tokens) > 1
 
 
 class PromptAlignment:
@@ -93,6 +116,7 @@ class PromptAlignment:
             found.refusal, found.is_filled = None, True
         found.context = self._contexts.of(call)
         found.left_out = self._left_out(call)
+        (found.log_tokens,) = self._connection.execute(_LOG_TOKENS, (call.id,)).fetchone() or (None,)
         if found.prompt is None:
             return found
         pieces = _pieces(call)
@@ -178,6 +202,8 @@ class PromptAlignment:
         fates: list[Fall] = []
         if found.prompt is not None and found.alignment is not None:
             self._write_spans(found, by_position)
+            if found.is_another:
+                self._rows.doubt(found.prompt.id, _NOT_THE_SAME)
         if not call.is_observed:
             fates = [*_fates(found, by_position)]
         self._rows.put_fates(call.id, fates)
@@ -251,7 +277,7 @@ def _fates(found: Aligned, messages: Sequence[InputMessage]) -> list[Fall]:
     if found.refusal is not None:
         rows += [(one.position, one.id, Fate.MISSING.value, None, None, "refused") for one in messages]
         return rows
-    if found.alignment is None or found.prompt is None:
+    if found.alignment is None or found.prompt is None or found.is_another:
         return rows
     is_observed = found.prompt.source is PromptSource.OBSERVED
     for fate in found.alignment.fates:
@@ -263,7 +289,7 @@ def _fates(found: Aligned, messages: Sequence[InputMessage]) -> list[Fall]:
             for span, tokens in zip(found.alignment.spans, found.span_tokens, strict=False)
             if span.kind is SpanKind.MESSAGE and span.position == fate.position and tokens is not None
         ]
-        is_dropped = fate.fate in (Fate.MISSING, Fate.PARTLY) and is_observed
+        is_dropped = fate.fate in (Fate.MISSING, Fate.PARTLY) and is_observed and not _is_mere_reasoning(one, fate)
         rows.append(
             (
                 *(one.position, one.id, fate.fate.value, json.dumps([list(each) for each in fate.ranges])),
@@ -273,11 +299,22 @@ def _fates(found: Aligned, messages: Sequence[InputMessage]) -> list[Fall]:
     return rows
 
 
+def _is_mere_reasoning(one: InputMessage, fate: MessageFate) -> bool:
+    """Whether nothing lacks but reasoning: templates leave that of earlier turns out, however much room there is."""
+    lacking = []
+    for number, part in enumerate(one.message.parts):
+        there = sum(end - start for each, start, end in fate.ranges if each == number)
+        if there < len(_text(part).strip()):
+            lacking.append(part.kind)
+    return bool(lacking) and all(kind is PartKind.REASONING for kind in lacking)
+
+
 def _problems(found: Aligned, fates: Sequence[Fall], length: int | None) -> list[tuple[str, str]]:
     """What is to be known, as kind and detail."""
-    call = found.call
     problems = []
-    tokens = call.input_tokens if call.input_tokens is not None else found.prompt_tokens
+    tokens = found.told_tokens if found.told_tokens is not None else found.prompt_tokens
+    if found.is_another and found.told_tokens is None:
+        tokens = None
     if found.refusal is not None:
         told = found.refusal
         detail = (
@@ -294,10 +331,10 @@ def _problems(found: Aligned, fates: Sequence[Fall], length: int | None) -> list
         if dropped:
             where = _listed([row[0] for row in dropped if row[0] is not None])
             problems.append((f"dropped_by_{who}", f"{len(dropped)} messages{where}; see the view message_fates"))
-    is_counted = found.prompt_tokens is not None and call.input_tokens is not None
-    if is_counted and found.prompt is not None and found.prompt_tokens != call.input_tokens:
+    is_counted = found.prompt_tokens is not None and found.told_tokens is not None
+    if is_counted and found.prompt is not None and found.prompt_tokens != found.told_tokens:
         detail = (
-            f"the server reported {call.input_tokens} tokens, the prompt ({found.prompt.source.value}) has"
+            f"the server reported {found.told_tokens} tokens, the prompt ({found.prompt.source.value}) has"
             f" {found.prompt_tokens}"
         )
         problems.append(("prompt_differs", detail))

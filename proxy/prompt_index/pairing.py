@@ -8,13 +8,15 @@ that is only observed; should its call be read later (an SDK's socket may be rea
 import json
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from proxy.meaning import PartKind, PromptSource
 from proxy.prompt.likeness import tool_evidence
 from proxy.prompt.matching import CallFacts, GeneratedLine, InputEvent, OutputEvent, Pairing, Unproxied, match
+from proxy.store.call_inputs import PROMPT_TOKENS
 from proxy.store.courtesy import politely
+from proxy.store.engine_log import engine_log_statuses
 from proxy.store.observed import observe, unobserve
 from proxy.store.prompts import ALIGN, ENGINE_LOG_TAG, PAIR, RENDER, PromptRows
 
@@ -25,6 +27,8 @@ NO_OUTPUT_US = 600_000_000
 """How long the output of a prediction that nobody proxied is waited for."""
 CLAIMED_US = 10_000_000
 """After so long an event that may be some call's, though nobody knows whose, is not waited for any more."""
+LATE_US = 30_000_000
+"""How long the log of an upstream that is listened to may stay unread."""
 NOT_LISTENED = "nobody listened to the engine's log at that time"
 _BY_TIMES = "nobody proxied it: its output is the one that ends at its time"
 _NO_END = "nobody proxied it, and no output, or more than one, may end it"
@@ -33,12 +37,12 @@ _EVENTS_EVERY_S = 1.0
 """How often outputs are looked for that belong to no call, where no call waits."""
 _LOG_SUFFIX = "-log"
 """Of the upstream's name where the log came from LM Studio's internal port."""
-_SELECT = """
+_SELECT = f"""
 SELECT c.id, c.operation, c.model_asked, c.model_answered, c.started_at_us, c.done_us, c.is_running, c.input,
     coalesce(c.running_text, (SELECT m.text FROM messages m WHERE m.id = c.answer_id)),
-    (SELECT m.parts FROM messages m WHERE m.id = c.answer_id), c.input_tokens, c.output_tokens, c.response_id,
+    (SELECT m.parts FROM messages m WHERE m.id = c.answer_id), {PROMPT_TOKENS}, c.output_tokens, c.response_id,
     c.stop_reason, e.upstream, e.upstream_url, e.outcome, (SELECT t.data FROM read_values t WHERE t.id = c.tools_id)
-FROM read_calls c JOIN recorded_exchanges e ON e.id = c.exchange_id
+FROM read_calls c JOIN recorded_exchanges e ON e.id = c.exchange_id JOIN readers r ON r.id = c.reader_id
 WHERE c.operation IN ('chat', 'completion') AND NOT c.is_observed AND """
 _BY_ID = _SELECT + "c.id IN (SELECT value FROM json_each(?))"
 _BESIDE = (
@@ -76,6 +80,9 @@ class _Call:
 
     facts: CallFacts
     upstream: str
+    """One word for its server."""
+    name: str
+    """Its upstream's, as configured."""
     is_running: bool
 
 
@@ -110,7 +117,10 @@ class PromptPairing:
         if not waiting:
             return None
         listened = list(self._listened())
-        if not listened:
+        listening = {
+            one.upstream: one.since_us for one in engine_log_statuses(self._connection) if one.state == "listening"
+        }
+        if not listened and not listening:
             return Plan([], [], dict.fromkeys(waiting, NOT_LISTENED), [], {})
         if not self._is_time(waiting, now_us):
             return None
@@ -129,6 +139,8 @@ class PromptPairing:
             one
             for one, call in calls.items()
             if call.facts.ended_us + SETTLE_US < now_us or not _is_heard(call, listened)
+            # Its log may have been heard, and just not have been read yet.
+            if _is_heard(call, listened) or not _is_listened(call, listening) or call.facts.ended_us + LATE_US < now_us
         }
         deaf = {one for one in ripe if not _is_heard(calls[one], listened)}
         beside = {call.facts.id: call for call in self._calls(_BESIDE, since, until)}
@@ -230,7 +242,7 @@ class PromptPairing:
                 is_cut_short=bool(is_running) or (outcome != "completed" and stop_reason is None),
                 response_id=response_id,
             )
-            yield _Call(facts, self._server(upstream, url), bool(is_running))
+            yield _Call(facts, self._server(upstream, url), upstream or "", bool(is_running))
 
     def _server(self, upstream: str | None, url: str | None) -> str:
         """One word for one server, whatever it is called: its address, and of its internal port that of the other."""
@@ -324,6 +336,12 @@ def _is_heard(call: _Call, listened: Sequence[tuple[str, int, int | None]]) -> b
         upstream == call.upstream and since <= call.facts.ended_us and (until is None or until >= call.facts.started_us)
         for upstream, since, until in listened
     )
+
+
+def _is_listened(call: _Call, listening: Mapping[str, int]) -> bool:
+    """Whether somebody says to listen to its upstream's log now, and to have begun before its end."""
+    since = listening.get(call.name)
+    return since is not None and since <= call.facts.ended_us
 
 
 def _ids(rivals: Sequence[int]) -> str | None:

@@ -19,6 +19,7 @@ from proxy.exchange import Side
 from proxy.meaning import Message, PromptSource
 from proxy.prompt.asked import CannotAskError, ask_prompt
 from proxy.prompt.model_files import ModelFiles
+from proxy.prompt.refusals import read_refusal
 from proxy.prompt.sandbox import TemplateFailedError, TemplateSandbox
 from proxy.store.call_inputs import CallInput, CallInputs
 from proxy.store.courtesy import politely
@@ -181,6 +182,8 @@ class PromptRendering:
         )
 
     def _render(self, call: CallInput) -> Rendered:
+        if self._is_refused(call):
+            return Rendered(call)
         if call.operation == "completion":
             text = "".join(one.message.text for one in call.messages)
             note = "a completion: the prompt is the text that was sent"
@@ -195,6 +198,16 @@ class PromptRendering:
             return self._compute(call, messages, found)
         is_comparable = self._template(call) is not None
         return replace(found, computed=self._compute(call, messages, "") if is_comparable else None)
+
+    def _is_refused(self, call: CallInput) -> bool:
+        """Whether it never came to a model, for another reason than its length: then there is no prompt.
+
+        One that is too long has a prompt, whose tokens are of interest.
+        """
+        answer = self._inputs.answer(call.id)
+        has_answer = answer is not None and any(part.text for part in answer[1].parts)
+        is_too_long = any(read_refusal(error.message, error.kind, error.code) for error in call.errors)
+        return bool(call.errors) and not has_answer and not is_too_long
 
     # --- asked --------------------------------------------------------------------------------------------------------
 

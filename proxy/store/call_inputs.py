@@ -10,9 +10,14 @@ import msgspec
 from proxy.meaning import CallError, Message, Part, PartKind, Tool
 
 _MAX_CHAIN = 1000
-_SELECT = """
+PROMPT_TOKENS = """
+(c.input_tokens + CASE r.name WHEN 'anthropic_messages' THEN coalesce(c.cached_tokens, 0) + coalesce((
+    SELECT json_extract(d.data, '$.cache_creation_input_tokens') FROM read_values d WHERE d.id = c.details_id), 0)
+    ELSE 0 END)"""
+"""Of the whole prompt, as reported: Anthropic's `input_tokens` leave out what is in the cache. Wants `readers` as r."""
+_SELECT = f"""
 SELECT c.id, c.exchange_id, c.operation, c.model_asked, c.model_answered, c.started_at_us, coalesce(c.done_us, 0),
-    c.is_observed, c.input, c.answer_id, c.parent_id, c.previous_response_id, c.session_id, c.input_tokens, t.data,
+    c.is_observed, c.input, c.answer_id, c.parent_id, c.previous_response_id, c.session_id, {PROMPT_TOKENS}, t.data,
     p.data, i.data, e.upstream, e.upstream_url, r.name
 FROM read_calls c JOIN recorded_exchanges e ON e.id = c.exchange_id JOIN readers r ON r.id = c.reader_id
 LEFT JOIN read_values t ON t.id = c.tools_id LEFT JOIN read_values p ON p.id = c.parameters_id
@@ -66,7 +71,7 @@ class CallInput:
     """The server keeps the chat."""
     session_id: int | None
     input_tokens: int | None
-    """As reported."""
+    """Of the whole prompt, as reported."""
 
     @property
     def models(self) -> tuple[str, ...]:

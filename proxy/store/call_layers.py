@@ -25,6 +25,7 @@ from proxy.prompt.differences import (
 )
 from proxy.prompt.origins import SYSTEM_ROLES
 from proxy.store.call_inputs import CallInput, CallInputs
+from proxy.store.prompts import DOUBTED
 from proxy.store.trace import ExchangeRow, Trace
 
 Row = dict[str, Any]
@@ -193,6 +194,7 @@ def _differences(trace: Trace, found: _Found) -> Differences:
         tools=len(found.asked.tools),
         is_raw=call["operation"] == "completion",
         has_system=any(one.message.role in SYSTEM_ROLES for one in found.asked.messages),
+        doubt=prompts[0].note if prompts and prompts[0].confidence <= DOUBTED else None,
     )
     for other in prompts[1:]:
         prompt.append(source_differences((prompts[0].source, prompts[0].text), (other.source, other.text)))

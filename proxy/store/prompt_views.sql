@@ -96,25 +96,36 @@ FROM read_message_fates f JOIN messages m ON m.id = f.message_id;
 -- The context window that each call met, with the prompt's tokens by each counter.
 CREATE VIEW context_windows AS
 SELECT
-    w.call_id,                                  -- the id in calls
-    w.context_length,                           -- tokens that prompt and answer may have together; NULL: nobody told
-    w.context_source,                           -- who told
-    coalesce(c.input_tokens, w.tokens_from_error, w.prompt_tokens) AS prompt_tokens,  -- reported; where nobody did, counted
-    CASE WHEN c.input_tokens IS NOT NULL THEN 'reported' WHEN w.tokens_from_error IS NOT NULL THEN 'reported in the error'
-        WHEN w.prompt_tokens IS NOT NULL THEN w.prompt_counter END AS prompt_counter, -- who counted these
-    c.input_tokens AS reported_tokens,          -- the prompt's, by the answer
-    w.prompt_tokens AS server_tokens,           -- the prompt's, by the model's own tokenizer, as its server counted
-    w.tiktoken_tokens,                          -- the prompt's, by tiktoken: an estimate
-    c.output_tokens,                            -- of the answer, as reported
-    round(1.0 * coalesce(c.input_tokens, w.tokens_from_error, w.prompt_tokens) / w.context_length, 4)
+    call_id,                                    -- the id in calls
+    context_length,                             -- tokens that prompt and answer may have together; NULL: nobody told
+    context_source,                             -- who told
+    coalesce(reported, from_error, from_log, counted) AS prompt_tokens, -- reported; where nobody did, counted
+    CASE WHEN reported IS NOT NULL THEN 'reported' WHEN from_error IS NOT NULL THEN 'reported in the error'
+        WHEN from_log IS NOT NULL THEN 'engine log' WHEN counted IS NOT NULL THEN prompt_counter
+        END AS prompt_counter,                  -- who counted these
+    reported AS reported_tokens,                -- the prompt's, by the answer, cached ones among them
+    counted AS server_tokens,                   -- the prompt's, by the model's own tokenizer, as its server counted
+    tiktoken_tokens,                            -- the prompt's, by tiktoken: an estimate
+    output_tokens,                              -- of the answer, as reported
+    round(1.0 * coalesce(reported, from_error, from_log, counted) / context_length, 4)
         AS share,                               -- of the window that the prompt takes
-    w.context_length - coalesce(c.input_tokens, w.tokens_from_error, w.prompt_tokens)
+    context_length - coalesce(reported, from_error, from_log, counted)
         AS room,                                -- tokens left for the answer; negative: it did not fit
     (SELECT count(*) FROM read_message_fates f WHERE f.call_id = w.call_id AND f.dropped_by = 'client')
         AS dropped_by_client,                   -- messages that it left out or cut
     (SELECT count(*) FROM read_message_fates f WHERE f.call_id = w.call_id AND f.dropped_by = 'server')
-        AS dropped_by_server                    -- the same of the server
-FROM read_windows w JOIN read_calls c ON c.id = w.call_id;
+        AS dropped_by_server,                   -- the same of the server
+    from_log AS log_tokens                      -- the prompt's, by the engine's log
+FROM (
+    SELECT w.call_id, w.context_length, w.context_source, w.prompt_tokens AS counted, w.prompt_counter, w.tiktoken_tokens,
+        w.tokens_from_error AS from_error, coalesce(c.output_tokens, o.output_tokens) AS output_tokens,
+        o.input_tokens AS from_log,
+        c.input_tokens + CASE r.name WHEN 'anthropic_messages' THEN coalesce(c.cached_tokens, 0) + coalesce((
+            SELECT json_extract(d.data, '$.cache_creation_input_tokens') FROM read_values d WHERE d.id = c.details_id), 0)
+            ELSE 0 END AS reported
+    FROM read_windows w JOIN read_calls c ON c.id = w.call_id JOIN readers r ON r.id = c.reader_id
+    LEFT JOIN read_pairings p ON p.call_id = w.call_id LEFT JOIN read_calls o ON o.id = p.output_event_id
+) w;
 
 -- Prompt templates, with where each was found.
 CREATE VIEW prompt_templates AS

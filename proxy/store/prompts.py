@@ -17,6 +17,8 @@ PAIR, RENDER, ALIGN = 0, 1, 2
 """The steps of `prompt_queue`."""
 ENGINE_LOG_TAG = "engine-log"
 """The tag of exchanges in which proxy-log itself listens to an engine's log."""
+DOUBTED = 0.1
+"""The confidence of a prompt that most likely is not what the engine got."""
 _MAX_PART = 4096
 _BORDERS = re.compile(r"(?=<\||<start_of_turn>|<s>|\[INST\]|\[/INST\])")
 """Where prompts are cut, so that a history that is sent again shares its parts: what begins a turn in common templates.
@@ -105,6 +107,12 @@ class PromptRows:
     def name_template(self, prompt_id: int, template_id: int) -> None:
         """Say by which template a prompt was made."""
         self._connection.execute("UPDATE read_prompts SET template_id = ? WHERE id = ?", (template_id, prompt_id))
+
+    def doubt(self, prompt_id: int, note: str) -> None:
+        """The engine most likely got another prompt than this; `note` says why."""
+        self._connection.execute(
+            "UPDATE read_prompts SET confidence = ?, note = ? WHERE id = ?", (DOUBTED, note, prompt_id)
+        )
 
     def template(
         self,

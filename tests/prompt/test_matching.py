@@ -112,15 +112,51 @@ def test_an_output_that_is_exactly_anothers_is_kept_for_want_of_its_own() -> Non
 
 def test_equal_answers_are_told_apart_by_the_line_with_the_response_id() -> None:
     schedule = Schedule()
-    first = schedule.add("Hi", answer="Hello!", response_id="chatcmpl-a")
-    second = schedule.add("Hi", answer="Hello!", generation_ms=1900, response_id="chatcmpl-b", open_ms=2000)
+    first = schedule.add("Hi", answer="Hello!", open_ms=2000, response_id="chatcmpl-a")
+    second = schedule.add("Hi", answer="Hello!", generation_ms=700, open_ms=2000, response_id="chatcmpl-b")
+    other = schedule.add("Bye", answer="Good bye!", open_ms=2000, response_id="chatcmpl-c")
     lines = [
-        GeneratedLine(at_us=START_US + 2_006_000, response_id="chatcmpl-b", text="Hello!"),
+        GeneratedLine(at_us=START_US + 806_000, response_id="chatcmpl-b", text="Hello!"),
+        GeneratedLine(at_us=START_US + 507_000, response_id="chatcmpl-c", text="Good bye!"),
         GeneratedLine(at_us=START_US + 506_000, response_id="chatcmpl-a", text="Hello!"),
     ]
+    unaided, _ = _match(schedule)
+    assert unaided[first].output_id is unaided[second].output_id is None
     pairings, _ = _match(schedule, lines)
-    assert pairings[first].output_id == first + 2000
-    assert pairings[second].output_id == second + 2000
+    assert [pairings[call].output_id for call in (first, second, other)] == [first + 2000, second + 2000, other + 2000]
+
+
+def test_equal_calls_one_after_the_other_have_their_events_in_order() -> None:
+    schedule = Schedule()
+    calls = [
+        schedule.add("Hi", answer="Hello!", at_ms=10 * at, ttft_ms=2, generation_ms=3, delay_ms=1) for at in range(10)
+    ]
+    schedule.outputs.reverse()
+    schedule.inputs.reverse()
+    pairings, found = _match(schedule)
+    assert all(_is_paired(pairings[call], call) and pairings[call].why is None for call in calls)
+    assert {pairings[call].input_confidence for call in calls} == {0.9}
+    assert not found.unproxied
+
+
+def test_of_equal_calls_one_after_the_other_an_event_lost_leaves_a_doubt() -> None:
+    schedule = Schedule()
+    calls = [
+        schedule.add(
+            "Hi",
+            answer="Hello!",
+            at_ms=10 * at,
+            ttft_ms=2,
+            generation_ms=3,
+            delay_ms=1,
+            has_input=at > 0,
+            has_output=at > 0,
+        )
+        for at in range(4)
+    ]
+    pairings, _ = _match(schedule)
+    assert not any(pairings[call].output_id for call in calls)
+    assert all(pairings[call].why for call in calls)
 
 
 def test_equal_answers_are_told_apart_by_a_prediction_longer_than_a_call() -> None:

@@ -64,7 +64,7 @@ def test_no_call_of_a_thousand_at_once_is_paired_wrongly(scripted: Saw) -> None:
             assert why
         else:
             assert f"<|im_start|>user\n{asked[response_id]}<|im_end|>" in prompt
-            assert confidence == 1.0 or why
+            assert confidence >= 0.9 or why
         if output_id is None:
             assert why
         else:

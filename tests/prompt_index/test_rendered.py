@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from proxy.demo.llama_process import LlamaProcess
+from proxy.demo.lookalike_process import LookalikeProcess, Settings
 from proxy.prompt.gguf import read_header
 from proxy.prompt_index.indexer import PromptIndexer, PromptSettings
 from proxy.store.prompts import PromptRows
@@ -183,6 +184,56 @@ def test_a_window_that_is_full_in_the_middle_of_an_answer_is_no_refusal(made: Tr
     assert made.rows("SELECT fate, dropped_by FROM message_fates WHERE call_id = ?", call) == [("kept", None)]
     kinds = made.values("SELECT kind FROM problems WHERE call_id = ? AND kind LIKE 'context%'", call)
     assert kinds == ["context_filled"]
+
+
+def test_a_call_that_was_refused_has_no_prompt(made: Traffic) -> None:
+    head = b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\n\r\n"
+    body = as_json({"model": "m", "messages": turns("hi"), "temperature": "hot"})
+    made.exchange("/v1/chat/completions", body, b'{"error":{"message":"temperature: not a number"}}', head=head)
+    made.read()
+    know_template(made.trace, CHATML)
+    find_prompts(made.trace)
+    assert made.values("SELECT count(*) FROM calls") == [1]
+    assert made.rows("SELECT * FROM rendered_prompts") == []
+    assert made.rows("SELECT * FROM message_fates") == []
+
+
+def test_tokens_in_anthropics_cache_are_in_the_window_too(made: Traffic) -> None:
+    usage = {"input_tokens": 1, "cache_read_input_tokens": 1880, "cache_creation_input_tokens": 3, "output_tokens": 2}
+    answer = {
+        "type": "message",
+        "role": "assistant",
+        "model": "m",
+        "content": [{"type": "text", "text": "Yes."}],
+        "stop_reason": "end_turn",
+        "usage": usage,
+    }
+    body = as_json({"model": "m", "max_tokens": 9, "messages": turns("hi")})
+    made.exchange("/v1/messages", body, as_json(answer))
+    made.read()
+    find_prompts(made.trace)
+    assert made.values("SELECT reported_tokens FROM context_windows") == [1884]
+
+
+def test_a_prompt_with_other_tokens_than_the_engine_got_says_nothing_of_fates(smollm2: Path, tmp_path: Path) -> None:
+    switches = {"context_length": "256", "overflow": "truncateMiddle"}
+    settings = Settings(model_file=str(smollm2), model="smollm2", port=0, switches=switches)
+    with (
+        LookalikeProcess.start(settings, log=tmp_path / "log") as look,
+        running(tmp_path / "proxy", look.ready.url, {"prompt": {"ask": True}}) as proxy,
+    ):
+        saw = Saw(proxy, look.ready.url, look.ready.model)
+        call = saw.call(saw.ask(turns(*[f"{number} {RHYME}" for number in range(15)]), max_tokens=3)["id"])
+        told = saw.rows("SELECT source, confidence, note FROM rendered_prompts WHERE call_id = ?", call)
+        fates = saw.rows("SELECT fate FROM message_fates WHERE call_id = ?", call)
+        kinds = {kind for (kind,) in saw.rows("SELECT kind FROM problems WHERE call_id = ?", call)}
+        page = proxy.run("explain", "last").stdout.decode()
+    assert [(source, confidence) for source, confidence, _ in told] == [("asked", 0.1)]
+    assert "not what the engine got" in told[0][2]
+    assert fates == []
+    assert "prompt_differs" in kinds
+    assert "which messages it got is not known" in " ".join(page.split())
+    assert "whole" not in page
 
 
 def test_without_any_source_the_call_says_so(made: Traffic) -> None:

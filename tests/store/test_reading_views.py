@@ -69,7 +69,7 @@ VIEWS = {
     "message_fates": "call_id position message_id role fate ranges tokens dropped_by text",
     "context_windows": (
         "call_id context_length context_source prompt_tokens prompt_counter reported_tokens server_tokens "
-        "tiktoken_tokens output_tokens share room dropped_by_client dropped_by_server"
+        "tiktoken_tokens output_tokens share room dropped_by_client dropped_by_server log_tokens"
     ),
     "prompt_templates": "id model source detail first_at_us last_at_us text bos_token eos_token upstream_url",
     "call_snapshots": "call_id source upstream_url model told told_at_us settings",
