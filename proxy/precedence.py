@@ -25,6 +25,7 @@ from proxy.exchange import SESSION_FIELD, TAG_FIELD
 from proxy.meaning import Json
 from proxy.prompt.greeting import is_lm_studio
 from proxy.prompt.sdk_socket import SdkRefusedError, open_socket, run_channel
+from proxy.prompt.server_config import NotToldError, ask_settings
 from proxy.read.json_fields import NotJsonError, decode_json
 from proxy.read.lmstudio_sdk_config import NAMES
 
@@ -140,6 +141,7 @@ class _Trial:
 
     async def run(self, settings: list[str], tell: Callable[[str], object]) -> Run:
         answer = await self._ask(TAG, {})
+        await self._ask_defaults()
         planned = experiments(settings, answer)
         if "stop" in settings and not any(one.name == "stop" for one in planned):
             self._notes.append("stop is left out: the model's answer has too few words to stop at")
@@ -161,6 +163,13 @@ class _Trial:
 
     def _fields(self, tag: str) -> dict[str, str]:
         return {TAG_FIELD: tag, SESSION_FIELD: self._name}
+
+    async def _ask_defaults(self) -> None:
+        """Have the server tell its settings through the proxy: what was told before may be of another start of it."""
+        try:
+            await ask_settings(self._session, self._url, self._model, credentials=self._credentials)
+        except (NotToldError, SdkRefusedError, TimeoutError) as error:
+            self._notes.append(f"the model's defaults are not told: {error or 'no answer'}")
 
     async def _ask(self, tag: str, changed: Mapping[str, Json], *, without: str = "") -> str:
         """A chat completion, `without` a setting that it has otherwise; gives its text.

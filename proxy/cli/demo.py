@@ -126,6 +126,12 @@ def _read_switches(context: click.Context, parameter: click.Parameter, pairs: Se
     metavar="FILE",
     help="Where to record; by default demo.db in your data folder, apart from your own trace.",
 )
+@click.option(
+    "--engine-log",
+    is_flag=True,
+    help="Let the proxy listen to the lookalike's log: exact prompts and raw outputs, also of what is typed into its "
+    "window.",
+)
 @click.option("--once", is_flag=True, help="End after the first requests instead of staying up.")
 def demo(
     *,
@@ -144,6 +150,7 @@ def demo(
     switches: dict[str, str],
     chat: str | None,
     trace: Path | None,
+    engine_log: bool,
     once: bool,
 ) -> None:
     """Try proxy-log with a real model on this machine.
@@ -153,6 +160,7 @@ def demo(
 
     \b
     proxy-log demo                          all of it
+    proxy-log demo --engine-log             and what its log tells: what the model saw
     proxy-log demo --no-proxy               the lookalike alone, to try your programs on
     proxy-log demo --scripted --no-proxy    the same without a model
     proxy-log demo --chat "hi"              meanwhile, type into its window
@@ -198,7 +206,7 @@ def demo(
             behaviour = with_switches(Behaviour(), settings.switches)
             running = Demo(console, lookalike, settings, behaviour, trace=trace, start_s=start_s)
             with state.written(lookalike.ready.url, behaviour.tokens[0]):
-                running.alone() if no_proxy else running.behind_proxy(listen, is_once=once)
+                running.alone() if no_proxy else running.behind_proxy(listen, is_once=once, hears_log=engine_log)
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

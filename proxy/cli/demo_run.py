@@ -95,8 +95,10 @@ class Demo:
 
     # --- behind the proxy ---------------------------------------------------------------------------------------------
 
-    def behind_proxy(self, listen: str, *, is_once: bool) -> None:
+    def behind_proxy(self, listen: str, *, is_once: bool, hears_log: bool) -> None:
         """Serve until Ctrl-C, or until the tour's end with `is_once`; the tour runs in a thread beside it.
+
+        With `hears_log` the proxy listens to the lookalike's log, which is one exchange more.
 
         Raises:
             ProxyLogError: the proxy cannot listen, a request of the tour failed, or the lookalike died.
@@ -105,7 +107,7 @@ class Demo:
             listen=listen,
             trace=str(self._trace),
             upstreams={"demo": UpstreamConfig(url=self._ready.url)},
-            engine_log=EngineLogConfig(enabled=False),  # the tour counts its exchanges, and tells them all
+            engine_log=EngineLogConfig(enabled=hears_log, token=self._token or ""),
         )
         beside: list[Future[None]] = []
 

@@ -158,7 +158,7 @@ def _rows(trace: Trace, session_id: int) -> list[dict[str, Any]]:
         default = next((one[1] for one in told if one is not None and one[1] is not None), None)
         left_out = trace.connection.execute(_LEFT_OUT, (name, session_id, surface)).fetchone() or (None, None)
         requested = [one[0] for one in told if one is not None]
-        if name == "system_prompt" and not requested:
+        if name == "system_prompt" and not any(requested):
             requested = [text for (text,) in trace.connection.execute(_SYSTEM, (json.dumps(calls),))]
         in_force = [one[2] for one in told if one is not None and one[2] is not None]
         rows.append(

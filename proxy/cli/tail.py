@@ -53,9 +53,9 @@ def tail(*, count: int, follow: bool, text: bool, as_json: bool, trace: str | No
                     view.warn(row)
                 else:
                     view.show(row)
+            if isinstance(view, Screen):
+                view.note([f"engine's log of {one.upstream}: {one.words}" for one in _logs(opened)])
             if follow:
-                if isinstance(view, Screen):
-                    view.note([f"engine's log of {one.upstream}: {one.words}" for one in _logs(opened)])
                 Follower(opened, view, last or opened.latest(1)).run()
     except KeyboardInterrupt:
         click.echo(err=True)  # the ordinary end of -f: the prompt gets a line of its own

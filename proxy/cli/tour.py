@@ -121,7 +121,9 @@ class Tour:
             has_time = not self._stopped.wait(0.02) and time.monotonic() < deadline
             try:
                 with open_trace(self._trace) as trace:
-                    rows = [row for row in trace.latest(20) if row.started_at_us >= started_at_us]
+                    rows = [
+                        row for row in trace.latest(20) if row.started_at_us >= started_at_us and row.kind == "http"
+                    ]
             except TraceError:  # the file is there before its tables are
                 if not has_time:
                     raise
