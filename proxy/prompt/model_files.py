@@ -12,6 +12,9 @@ Facts (lmstudio-api.md 9)
 """
 
 import json
+import re
+import time
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -24,6 +27,7 @@ from proxy.prompt.gguf import read_header
 _OVERRIDES = ".internal/user-concrete-model-default-config"
 _KEYS = {"operation": "llm.prediction.promptTemplate", "load": "llm.load.promptTemplate"}
 _MAX_TEXT_BYTES = 1 << 24
+_LOOK_AGAIN_S = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +85,13 @@ class ModelFiles:
         tokens = (found.bos_token, found.eos_token) if found is not None else ("", "")
         return FoundTemplate(*override, *tokens)
 
+    def path_of(self, name: str) -> str | None:
+        """The path below `models` of the one model that a name in requests means; None: there is none, or several.
+
+        A name is that of the file, of its folder (a `-GGUF` at its end may be left out), or that with the publisher.
+        """
+        return _paths_by_name(self.home / "models", int(time.monotonic() // _LOOK_AGAIN_S)).get(_plain(name))
+
     def _file(self, path: str) -> Path | None:
         """An absolute path as it is; a relative one never leaves the folder of models."""
         if not path or "\0" in path:
@@ -106,6 +117,27 @@ class ModelFiles:
                 if text:
                     return text, "override", str(file)
         return None
+
+
+def _plain(name: str) -> str:
+    """Without case, and without the number that LM Studio gives a second instance."""
+    return re.sub(r":\d+$", "", name.lower())
+
+
+@lru_cache(maxsize=2)
+def _paths_by_name(models: Path, now: int) -> dict[str, str]:
+    """What each name means, where it means one model; `now` changes when it is to be looked at again."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for folder in models.glob("*/*"):
+        files = [file for file in folder.glob("*.gguf") if not file.name.lower().startswith("mmproj")]
+        for model in files or ([folder] if (folder / "tokenizer_config.json").is_file() else []):
+            path = model.relative_to(models).as_posix()
+            repo = folder.name.lower()
+            repos = {repo, repo.removesuffix("-gguf")}
+            own = {path.lower(), model.name.lower(), model.stem.lower()} if files else set()
+            for name in own | repos | {f"{folder.parent.name.lower()}/{one}" for one in repos}:
+                found[name].add(path)
+    return {name: next(iter(paths)) for name, paths in found.items() if len(paths) == 1}
 
 
 @lru_cache(maxsize=16)

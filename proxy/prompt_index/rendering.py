@@ -12,6 +12,7 @@ import sqlite3
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from urllib.parse import urlsplit
 
 import aiohttp
 
@@ -33,6 +34,7 @@ ASK_AGAIN_S = 60.0
 """How long a server that did not answer is left alone."""
 FAILED_S = 600.0
 """How long a template that took too long is not tried again."""
+_THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
 _TEMPLATE_COMES_S = 3.0
 _COSTLY = ("template_timed_out", "template_crashed")
 _PATIENCE_S = 10.0
@@ -316,6 +318,8 @@ class PromptRendering:
         for model in call.models:
             row = self._connection.execute(_MODEL_PATH, (model,)).fetchone()
             paths.append(row[0] if row is not None else None)
+        if urlsplit(call.upstream_url or "").hostname in _THIS_MACHINE:  # only then its models are here
+            paths += [self._files.path_of(model) for model in call.models]
         for path in filter(None, paths):
             facts = self._files.template(path)
             if facts is not None:

@@ -80,3 +80,24 @@ def test_the_home_is_where_lm_studio_says_it_is(tmp_path: Path) -> None:
     (tmp_path / ".lmstudio-home-pointer").write_text("/srv/lm\n")
     assert ModelFiles.find(user_home=tmp_path).home == Path("/srv/lm")
     assert ModelFiles.find(str(tmp_path)).home == tmp_path
+
+
+def test_a_name_in_requests_means_the_one_model_that_is_called_so(tmp_path: Path) -> None:
+    for path in (
+        "acme/Good-3B-GGUF/Good-3B-Q4.gguf",
+        "acme/Good-3B-GGUF/mmproj-Good.gguf",
+        "acme/Two-GGUF/Two-Q4.gguf",
+    ):
+        (tmp_path / "models" / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "models" / path).touch()
+    (tmp_path / "models/acme/Two-GGUF/Two-Q8.gguf").touch()
+    (tmp_path / "models/apple/mlx-4bit").mkdir(parents=True)
+    (tmp_path / "models/apple/mlx-4bit/tokenizer_config.json").touch()
+    files = ModelFiles(tmp_path)
+    for name in ("good-3b", "Good-3B-Q4", "acme/good-3b", "good-3b:2", "acme/Good-3B-GGUF/Good-3B-Q4.gguf"):
+        assert files.path_of(name) == "acme/Good-3B-GGUF/Good-3B-Q4.gguf"
+    assert files.path_of("two") is None, "there are two"
+    assert files.path_of("two-q8") == "acme/Two-GGUF/Two-Q8.gguf"
+    assert files.path_of("apple/mlx-4bit") == "apple/mlx-4bit"
+    assert files.path_of("good") is files.path_of("") is files.path_of("../x") is None
+    assert ModelFiles(tmp_path / "nowhere").path_of("good-3b") is None

@@ -50,8 +50,8 @@ def know_template(
             )
 
 
-def find_prompts(trace: Path) -> None:
-    prompts = PromptIndexer(trace, OFFLINE, encoding="off")
+def find_prompts(trace: Path, settings: PromptSettings = OFFLINE) -> None:
+    prompts = PromptIndexer(trace, settings, encoding="off")
     try:
         while prompts.run_once():
             pass
@@ -234,6 +234,17 @@ def test_a_prompt_with_other_tokens_than_the_engine_got_says_nothing_of_fates(sm
     assert "prompt_differs" in kinds
     assert "which messages it got is not known" in " ".join(page.split())
     assert "whole" not in page
+
+
+def test_the_file_of_the_models_name_has_the_template(made: Traffic, tmp_path: Path) -> None:
+    folder = tmp_path / "lm/models/apple/m"
+    folder.mkdir(parents=True)
+    (folder / "tokenizer_config.json").write_text('{"chat_template": "{{ messages[0].content }}!"}')
+    made.chat(turns("hi"))
+    made.read()
+    find_prompts(made.trace, PromptSettings(ask=False, lmstudio_home=str(tmp_path / "lm")))
+    assert made.rows("SELECT source, text FROM rendered_prompts") == [("computed", "hi!")]
+    assert made.values("SELECT source FROM prompt_templates") == ["tokenizer"]
 
 
 def test_without_any_source_the_call_says_so(made: Traffic) -> None:
