@@ -61,7 +61,9 @@ class _Page:
             (f"Call {call['id']}  ", BOLD),
             f"{call['operation']} by {call['dialect']}{streamed}  ",
             (f"exchange {exchange.id}  ", DIM),
-            (exchange.outcome or "running", outcome_style(exchange)),
+            ("seen in the engine's log alone", DIM)
+            if self._layers.is_observed  # the exchange is the log's, which goes on
+            else (exchange.outcome or "running", outcome_style(exchange)),
         )
         if len(calls) > 1:
             others = ", ".join(str(one) for one in calls[-8:] if one != call["id"])

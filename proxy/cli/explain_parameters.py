@@ -16,6 +16,8 @@ _VIEW = "SELECT 1 FROM sqlite_schema WHERE type = 'view' AND name = 'call_settin
 _SETTINGS = """
 SELECT name, request_value, base_value, effective_value, won, value, how, base_at FROM call_settings
 WHERE call_id = ? ORDER BY request_value IS NULL, won, how, base_at, name"""
+_IS_OBSERVED = "SELECT is_observed FROM calls WHERE id = ?"
+_NO_CHAT = "the call is neither a chat nor a completion"
 _COLUMNS = (("setting", 24), ("request", 12), ("base", 12), ("in force", 12), ("won", 14))
 _STYLES = {"request": GOOD, "unknown": DIM, "ignored": WARN, "server": WARN, "model default": NAME, "preset": NAME}
 _PLAIN = Style()
@@ -32,7 +34,9 @@ def parameter_lines(connection: sqlite3.Connection, call_id: int, width: int) ->
     rows = connection.execute(_SETTINGS, (call_id,)).fetchall()
     yield Text.assemble((f"Settings of call {call_id}", BOLD))
     if not rows:
-        yield Text("  There are none: the call is neither a chat nor a completion.", style=DIM)
+        is_observed = connection.execute(_IS_OBSERVED, (call_id,)).fetchone() == (1,)
+        why = "the engine's log tells none of a call that nobody proxied" if is_observed else _NO_CHAT
+        yield Text(f"  There are none: {why}.", style=DIM)
         return
     yield Text("  " + "".join(fit(name, cells) for name, cells in _COLUMNS).rstrip(), style=DIM)
     told = [row for row in rows if any(value is not None for value in (*row[1:4], row[5]))]

@@ -316,6 +316,9 @@ def test_prediction_that_nobody_proxied_is_explained_from_the_log_alone(made: Ex
     assert "                     \u2502 typed by hand<|im_end|>\u21b5\n" in page
     assert "  output             \u2502 Hello.\n" in page
     assert "  > " not in page, "nothing is compared with what is not known"
+    assert "seen in the engine's log alone\n" in page
+    settings = run(str(made.log), "--parameters").stdout
+    assert "the engine's log tells none of a call that nobody proxied" in settings
 
 
 def test_json_holds_all_layers(made: Explained, run: Run) -> None:
