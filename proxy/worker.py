@@ -5,6 +5,7 @@ Why it makes way, and how much that is worth: docs/decisions/0011-other-work-mak
 
 import contextlib
 import logging
+import os
 import sqlite3
 import threading
 import time
@@ -21,30 +22,47 @@ LOOK_ANYWAY_S = 2.0
 """How long nobody may wake a worker until it looks all the same."""
 DENSE_BYTES_S = 1 << 18
 """Of journal. That is about 1,000 chunks a second: more than a model on one's own machine says to several clients."""
-_DENSE_FOR_S = 0.5
-REST = 9
-"""While traffic is dense other work rests so many times as long as it worked."""
+REST_DENSE, REST_SHARED = 9, 49
+"""So many times as long as it worked other work rests: while traffic is dense; while any flows on its one processor."""
+LONG_S = 0.02
+"""Work that is done in less, as after a single exchange, needs no rest on the only processor."""
+_FLOWS_FOR_S = 0.5
+_LOOK_S = 0.05
 
 
 class Density:
-    """Whether traffic is dense just now, as its journal shows.
+    """How dense the traffic is just now, as its journal shows.
 
     Where it shares a processor with other work, a scheduler makes a few chunks in a hundred wait for milliseconds.
     """
 
     def __init__(self) -> None:
         self._at = time.monotonic()
-        self._until = 0.0
+        self._flows_until = 0.0
+        self._dense_until = 0.0
 
     def note(self, took: int) -> None:
         """So many bytes of journal came since the last time."""
         now = time.monotonic()
+        if took:
+            self._flows_until = now + _FLOWS_FOR_S
         if took > DENSE_BYTES_S * (now - self._at):
-            self._until = now + _DENSE_FOR_S
+            self._dense_until = now + _FLOWS_FOR_S
         self._at = now
 
-    def __bool__(self) -> bool:
-        return time.monotonic() < self._until
+    def rest(self, worked_s: float, stopping: threading.Event) -> None:
+        """Wait after so much work, until the traffic lets up or `stopping` is set."""
+        now = time.monotonic()
+        is_shared = worked_s > LONG_S and _processors() == 1
+        until = now + (REST_SHARED if is_shared else REST_DENSE) * worked_s
+        while now < min(until, self._flows_until if is_shared else self._dense_until) and not stopping.is_set():
+            stopping.wait(_LOOK_S)
+            now = time.monotonic()
+
+
+def _processors() -> int:
+    """How many this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Work(Protocol):
@@ -110,8 +128,7 @@ class Worker:
             log.warning("%s: %s waits: %s", self._trace, self._name, error)
             self._woken.wait(RETRY_S)
             return not is_last
-        if self._density:
-            self._stopping.wait(REST * (time.thread_time() - began_s))
+        self._density.rest(time.thread_time() - began_s, self._stopping)
         if not has_done and not is_last:
             self._woken.wait(RETRY_S if work.is_watching else LOOK_ANYWAY_S)
         return has_done or not is_last
