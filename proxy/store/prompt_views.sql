@@ -360,6 +360,10 @@ WITH gathered AS (
             WHEN d.effective_value IS NOT NULL AND d.base_value IS d.effective_value THEN 'told: model default'
             WHEN d.effective_value IS NOT NULL THEN 'told: server'
             WHEN d.request_value IS NULL AND d.ignored_value IS NOT NULL THEN 'ignored'
+            WHEN d.name = 'max_tokens' AND typeof(d.request_value) IN ('integer', 'real') AND d.request_value > 0
+                AND (SELECT c.output_tokens > d.request_value + 1
+                    OR (c.stop_reason = 'length' AND c.output_tokens < d.request_value - 1)
+                    FROM read_calls c WHERE c.id = d.call_id) THEN 'contradicted'
             WHEN d.request_value IS NOT NULL AND d.base_value IS NOT NULL AND d.asks_for_base THEN 'the same'
             WHEN d.request_value IS NOT NULL AND f.won = 'request' THEN 'measured: request'
             WHEN d.request_value IS NOT NULL AND f.won = 'server' THEN 'measured: server'
@@ -390,7 +394,7 @@ SELECT
         WHEN 'measured: server' THEN base_value WHEN 'left out' THEN base_value
         WHEN 'the same' THEN request_value WHEN 'measured: request' THEN request_value
         WHEN 'llama.cpp' THEN request_value WHEN 'sdk' THEN request_value
-        WHEN 'implied' THEN NULL ELSE effective_value END AS value,     -- in force; NULL: not known
+        WHEN 'implied' THEN NULL WHEN 'contradicted' THEN NULL ELSE effective_value END AS value,     -- in force; NULL: not known
     CASE verdict
         WHEN 'loaded' THEN CASE WHEN effective_value IS NOT NULL THEN 'the answer says so' ELSE load_from END
             || '; it is set when a model is loaded'
@@ -406,9 +410,11 @@ SELECT
         WHEN 'ignored' THEN ignored_why
         WHEN 'the same' THEN 'the request and the model''s default (' || base_from || ') are the same'
         WHEN 'measured: request' THEN 'measured by proxy-log precedence on '
-            || strftime('%Y-%m-%d', found_at_us / 1000000, 'unixepoch')
+            || strftime('%Y-%m-%d', found_at_us / 1000000, 'unixepoch') || '; so it is until its server is set otherwise'
         WHEN 'measured: server' THEN 'measured by proxy-log precedence on '
             || strftime('%Y-%m-%d', found_at_us / 1000000, 'unixepoch') || ': the request''s value has no effect'
+        WHEN 'contradicted' THEN 'the answer has another length than the request allows or asks for: another limit was in'
+            || ' force, or the context window was full'
         WHEN 'llama.cpp' THEN 'llama.cpp documents that a request changes the settings of /props'
         WHEN 'sdk' THEN 'LM Studio''s SDK documents that the options of a call are in force above preset and server'
         WHEN 'implied' THEN 'the request asks for it, and the answer does not tell what was in force; LM Studio''s SDK'

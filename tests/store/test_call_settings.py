@@ -163,6 +163,22 @@ def test_snapshots_are_model_defaults_in_call_parameters_unless_a_client_asked_i
     assert [tuple(row) for row in rows] == [(0.5, "model_default")]
 
 
+@pytest.mark.parametrize(
+    ("tokens", "reason", "won"), [(5, "length", "unknown"), (12, "length", "request"), (20, "stop", "unknown")]
+)
+def test_a_limit_that_the_answer_contradicts_is_not_in_force(made: Traffic, tokens: int, reason: str, won: str) -> None:
+    body = {"model": "m", "messages": turns("tell"), "max_tokens": 12}
+    usage = {"prompt_tokens": 3, "completion_tokens": tokens, "total_tokens": 3 + tokens}
+    for value, answer in ((1, "a"), (1, "a"), (2, "b"), (2, "b")):
+        tried(made, "max_tokens", value, answer, tokens=1)
+    answered = chat_answer("ok", usage=usage)
+    answered["choices"][0]["finish_reason"] = reason
+    exchange = made.exchange("/v1/chat/completions", as_json(body), as_json(answered))
+    made.read()
+    row = setting(made, made.call(exchange)["id"], "max_tokens")
+    assert (row["won"], row["value"]) == (won, 12 if won == "request" else None)
+
+
 def test_a_load_configuration_hides_no_base_configuration(made: Traffic) -> None:
     props = {"default_generation_settings": {"n_ctx": 512, "params": {"temperature": 0.5}}, "model_alias": "m"}
     made.exchange("/props", b"", as_json(props), method="GET")
