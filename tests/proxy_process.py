@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, TypeVar
 
+from proxy.record.journal import SEGMENT_HEADER, Kind, Record, scan
 from tests.raw_client import Address, ClientId
 from tests.raw_socket import WAIT_S
 
@@ -265,6 +266,16 @@ class ProxyProcess:
         """Which files beside the trace (it and its journal too) hold these bytes anywhere."""
         files = [path for path in self.trace.parent.rglob("*") if path.is_file()]
         return [path.name for path in files if secret in path.read_bytes()]
+
+    def wait_for_journalled_end(self) -> None:
+        """Wait until the journal holds an exchange whole; its start may be written a batch before its end."""
+
+        def look() -> bool:
+            segments = [path.read_bytes() for path in self.journal.glob("*.seg")]
+            records = [record for data in segments for record, _ in scan(data, SEGMENT_HEADER.size)]
+            return any(isinstance(record, Record) and record.kind == Kind.CLOSE for record in records)
+
+        wait_until(look, "the journal holds an exchange's end")
 
 
 def _environment() -> dict[str, str]:

@@ -87,7 +87,7 @@ def test_what_a_dead_front_left_is_taken_in_by_the_next(start_proxy: StartProxy,
     upstream.begin(_echo)
     with RawClient(proxy.address) as client:
         client.ask(GET)
-        wait_until(lambda: proxy.files_with(b"/killed"), "it is in the journal")
+        proxy.wait_for_journalled_end()
     os.kill(back, signal.SIGKILL)
     proxy.kill()
     proxy.start()

@@ -41,10 +41,6 @@ def _assert_nowhere(proxy: ProxyProcess, key: bytes = b"\0\0\0\0") -> None:
         assert proxy.files_with(_masked(SECRET, key, offset)) == []
 
 
-def _wait_until_journalled(proxy: ProxyProcess, marker: bytes) -> None:
-    wait_until(lambda: proxy.files_with(marker), "the journal holds the exchange")
-
-
 def test_secrets_in_heads_never_reach_a_disk(start_proxy: StartProxy, upstream: RawServer) -> None:
     proxy = start_proxy()
     back = proxy.wait_for_back()
@@ -56,7 +52,8 @@ def test_secrets_in_heads_never_reach_a_disk(start_proxy: StartProxy, upstream: 
             response = client.ask(b"GET /marker-in-head HTTP/1.1\r\nHost: h\r\n" + fields + b"\r\n")
             assert SECRET in response.head.get(b"set-cookie")
             assert [upstream.request.head.get(name) for name in NAMES] == [b"Bearer " + SECRET] * len(NAMES)
-            _wait_until_journalled(proxy, b"marker-in-head")
+            proxy.wait_for_journalled_end()
+            assert proxy.files_with(b"marker-in-head")
             _assert_nowhere(proxy)
             resume(back)
             row = proxy.exchange_of(client.id)
@@ -119,7 +116,7 @@ def test_the_passkey_of_a_websocket_never_reaches_a_disk(
             client.send_bytewise(hello) if is_split else client.send(hello)
             assert client.read_exactly(18) == b'\x81\x10{"success":true}'
             upstream.check()
-            _wait_until_journalled(proxy, b'{"success":true}')
+            wait_until(lambda: proxy.files_with(b'{"success":true}'), "the journal holds the answer")
             _assert_nowhere(proxy, key)
             client.close()
             resume(back)
