@@ -88,17 +88,16 @@ def _parts(body: bytes, members: dict[str, msgspec.Raw]) -> list[memoryview]:
 
 def _element_borders(body: bytes, start: int, array: msgspec.Raw) -> list[int]:
     """Offsets where the elements of the array at `start` begin, and where the last one ends; none for numbers."""
-    view = memoryview(body)
     borders = []
     at = start + 1
     for raw in _elements(array):
-        element = memoryview(raw)
+        element = bytes(raw)
         if element[0] not in b'{["':
             return []
         borders.append(at)
         while at < len(body) and body[at] in _SEPARATORS:
             at += 1
-        if view[at : at + len(element)] != element:
+        if not body.startswith(element, at):
             return []
         at += len(element)
     borders.append(at)

@@ -51,6 +51,11 @@ class BodySide:
         self.received_bytes = 0
 
     @property
+    def is_short(self) -> bool:
+        """Whether it can be held."""
+        return self.received_bytes <= LONG_BODY_BYTES
+
+    @property
     def masked(self) -> int:
         """0: what is masked is known at the end."""
         return 0

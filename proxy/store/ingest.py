@@ -19,8 +19,10 @@ from proxy.store.intake import Intake
 from proxy.store.masked import SecretPaths
 from proxy.store.schema import open_for_writing
 from proxy.store.sealed import teach
-from proxy.store.segments import Segments
+from proxy.store.segments import Batch, Segments
 
+HOLD_BYTES = 32 << 20
+"""Of journal, at most so much is taken in in one transaction so that bodies need not be staged."""
 _UNENDED_RUNS = """
 SELECT id FROM runs WHERE ended IS NULL UNION SELECT run FROM recorded_exchanges WHERE outcome IS NULL"""
 
@@ -61,6 +63,7 @@ class Ingest:
         self._secrets = SecretPaths(body_fields, key)
         self._key = key
         self._segments = Segments(journal_folder(trace), living_run)
+        self.hold_bytes = HOLD_BYTES
         self._connection: sqlite3.Connection | None = None
         self._identity: tuple[int, int] | None = None
         self._state: Intake | None = None
@@ -140,7 +143,7 @@ class Ingest:
         connection = state.connection
         with self._turn:
             connection.execute("BEGIN IMMEDIATE")
-            state.take(batch)
+            batch, size = self._put(state, batch)
             connection.execute("INSERT OR REPLACE INTO journal_position VALUES(1, ?, ?)", (batch.segment, batch.offset))
             connection.execute("COMMIT")
         if batch.is_run_done or state.has_begun_run:
@@ -148,7 +151,18 @@ class Ingest:
             is_over = batch.is_run_done and batch.header is not None
             self._end_runs(state, but=None if is_over else state.run)
         self._segments.committed(batch)
-        return max(batch.size, 1)
+        return max(size, 1)
+
+    def _put(self, state: Intake, batch: Batch) -> tuple[Batch, int]:
+        """Take in a batch, and those that lie behind it already while bodies may end in them; the last, all sizes."""
+        state.take(batch)
+        size = batch.size
+        while state.is_holding and size < self.hold_bytes and (following := self._segments.read_on(batch)):
+            batch = following
+            state.take(batch)
+            size += batch.size
+        state.save_held()
+        return batch, size
 
     def _end_runs(self, state: Intake, but: int | None) -> None:
         """End what is unfinished of all runs but one: they are taken in one after the other."""

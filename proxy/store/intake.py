@@ -44,23 +44,29 @@ class Intake:
         self._running: dict[int, Running] = {}
         self._touched: dict[int, Running] = {}  # in this batch, as are:
         self._closed: set[int] = set()
+        self._last_ns: int | None = None
         self._offset_ns = 0  # wall time less monotonic time
         self._first_id = 1
         (last_id,) = connection.execute("SELECT max(id) FROM recorded_exchanges").fetchone()
         self._last_id = last_id or 0
 
+    @property
+    def is_holding(self) -> bool:
+        """Whether bodies wait for `save_held`, or for their end in a batch that follows at once."""
+        return bool(self._touched)
+
     def take(self, batch: Batch) -> None:
-        """Put a batch's records into the open transaction."""
+        """Put a batch's records into the open transaction, except bodies that may end soon."""
         if batch.header is not None and batch.header.run_id != self._run_id:
             self._begin_run(batch.header)
         take_record = self._take_record
-        last_ns = None
+        self._last_ns = None
         for kind, number, at_ns, payload in in_steps(batch.records):
             try:
                 if kind == DAMAGE:
-                    self._gap(None, last_ns, payload.decode())
+                    self._gap(None, self._last_ns, payload.decode())
                     continue
-                last_ns = at_ns
+                self._last_ns = at_ns
                 take_record(kind, number, at_ns, payload)
             except _MALFORMED as error:
                 self._gap(None, at_ns, f"a record of the journal is malformed: {error}")
@@ -68,20 +74,24 @@ class Intake:
                 raise
             except Exception as error:  # noqa: BLE001 - see there
                 self._survive(self._first_id + number - 1, at_ns, error)
-        self._save(last_ns)
-        self._rows.write()
+        self._save([exchange for exchange in self._touched.values() if not exchange.is_holding])
 
-    def _save(self, last_ns: int | None) -> None:
-        """At the batch's end: what is unfinished."""
-        for exchange in list(self._touched.values()):
+    def save_held(self) -> None:
+        """Before the transaction's end: stage what `take` held."""
+        if self._touched:
+            self._save(list(self._touched.values()))
+
+    def _save(self, unfinished: list[Running]) -> None:
+        for exchange in unfinished:
             try:
                 exchange.save()
             except _BEYOND_US:
                 raise
             except Exception as error:  # noqa: BLE001 - see there
-                self._survive(exchange.id, last_ns, error)
-        self._touched.clear()
+                self._survive(exchange.id, self._last_ns, error)
+            self._touched.pop(exchange.id, None)
         self._closed.clear()
+        self._rows.write()
 
     def _take_record(self, kind: int, number: int, at_ns: int, payload: bytes) -> None:
         if kind in (_CLIENT_DATA, _UPSTREAM_DATA):

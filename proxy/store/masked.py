@@ -22,6 +22,8 @@ MAX_LINE_BYTES = 32 << 20
 _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"(\s*:)?|["\[\]{}]', re.DOTALL)
 _STRING_END = re.compile(rb'[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _ESCAPED_LETTER = re.compile(rb"\\u00[4-7]")
+_PLAIN_NAME = re.compile(r"[A-Za-z_]+")
+"""Its letters may be escaped all the same: `_ESCAPED_LETTER`."""
 _STEP = re.compile(r"\[\]|[^.\[\]]+")
 _QUOTE = ord('"')
 URL_FIELDS = ("server_url", "url", "base_url")
@@ -55,16 +57,30 @@ class SecretPaths:
         urls = [(*one, name, _URL) for one in beside for name in URL_FIELDS]
         self.roots: tuple[_Steps, ...] = (*steps, *urls, *(("response", *one) for one in (*steps, *urls)))
         self.key = key
-        # A body that holds none of these has no secret: the last plain name of each path.
-        names = {one[at] for one, at in zip(steps, plain, strict=True)} | {one[-2] for one in urls}
-        self._hints = tuple(b'"' + name.encode() + b'"' for name in sorted(names))
+        # A text that lacks a name of each path has no secret; a part without the last of them begins none.
+        named = [one[: at + 1] for one, at in zip(steps, plain, strict=True)] + [one[:-1] for one in urls]
+        self._names = {tuple(_hint(name) for name in one if name not in ("*", "[]")) for one in named}
+        self._hints = {names[-1] for names in self._names}
 
-    def may_hold(self, data: bytes | bytearray) -> bool:
-        """A cheap check; False means that there is surely nothing to mask."""
-        for hint in self._hints:
-            if hint in data:
+    def may_hold(self, text: bytes | bytearray) -> bool:
+        """A cheap check of a whole JSON text, or of whole lines; False means that there is surely nothing to mask."""
+        has: dict[bytes, bool] = {}
+        for names in self._names:
+            for name in names:
+                if name not in has:
+                    has[name] = name in text
+                if not has[name]:
+                    break
+            else:
                 return True
-        # The name of a member may be written with escapes.
+        return self._may_be_escaped(text)
+
+    def may_begin(self, part: bytes | bytearray) -> bool:
+        """The same for any stretch of a text: False means that nothing to mask begins after a name in it."""
+        return any(hint in part for hint in self._hints) or self._may_be_escaped(part)
+
+    def _may_be_escaped(self, data: bytes | bytearray) -> bool:
+        """Whether the name of a member may be written with escapes."""
         return b"\\u00" in data and bool(self._hints) and _ESCAPED_LETTER.search(data) is not None
 
     def mask(self, body: bytes) -> tuple[bytes, int]:
@@ -73,6 +89,11 @@ class SecretPaths:
             return body, 0
         edits = Walk(self).edits(body, is_end=True)
         return apply(body, edits), len(edits)
+
+
+def _hint(name: str) -> bytes:
+    """How JSON writes a member's name; nothing, which is everywhere, where it has ways to write it."""
+    return b'"%b"' % name.encode() if _PLAIN_NAME.fullmatch(name) else b""
 
 
 def apply(data: bytes, edits: list[Edit]) -> bytes:
@@ -241,14 +262,14 @@ class MaskedLines:
             if not self._line and data.endswith(b"\n") and not self._paths.may_hold(data):
                 return [(at_us, data)]
             # An earlier read may end inside the name that is looked for.
-            if not self._paths.may_hold(self._line[-64:] + data):
+            if not self._paths.may_begin(self._line[-64:] + data):
                 self._keep_line(data)
                 return [(at_us, data)]
         self.held.append((at_us, data))
         if b"\n" in data:
             self._mask_held(is_end=False)
             open_line = self._open_line()
-            if not self._paths.may_hold(open_line):
+            if not self._paths.may_begin(open_line):
                 return self._release(open_line)
         elif sum(len(held) for _, held in self.held) > MAX_LINE_BYTES:
             return self.end()

@@ -175,6 +175,11 @@ class Running:
     def _frames(self) -> Frames:
         return Frames(self._shared.rows.frame, self._shared.seams)
 
+    @property
+    def is_holding(self) -> bool:
+        """Whether all that is not saved is short bodies: at their end they would have to be put together again."""
+        return all(side is None or (isinstance(side, BodySide) and side.is_short) for side in self._sides)
+
     def save(self) -> None:
         """At a batch's end, while it runs: what there is by now goes into the rows."""
         rows = self._shared.rows

@@ -35,6 +35,8 @@ class Batch:
     header: SegmentHeader | None
     """None: the segment does not tell whose it is."""
     records: Records = field(default_factory=list)
+    is_full: bool = False
+    """More may lie behind it already."""
     is_segment_done: bool = False
     """Nothing can follow in this segment."""
     is_run_done: bool = False
@@ -90,7 +92,7 @@ class Segments:
             data = _read_records(file, offset, self.batch_bytes)
             records, size = parse(data)
             is_end = offset + size == os.fstat(file.fileno()).st_size
-        batch = Batch(name, offset + size, size, self._header, records)
+        batch = Batch(name, offset + size, size, self._header, records, is_full=len(data) >= self.batch_bytes)
         if is_over and (is_end or not size):
             batch.is_segment_done = True
             batch.is_run_done = is_run_done
@@ -101,6 +103,13 @@ class Segments:
         elif not records:
             return None
         return batch
+
+    def read_on(self, batch: Batch) -> Batch | None:
+        """The batch after one that is not committed yet, of the same segment; `seek` goes back."""
+        if not batch.is_full or batch.is_segment_done:
+            return None
+        self._offset = batch.offset
+        return self.read()
 
     def committed(self, batch: Batch) -> None:
         """The batch is in the trace: go on after it, and remove its segment if that is done."""

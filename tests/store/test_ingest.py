@@ -141,17 +141,18 @@ def everything(trace: Path) -> dict[str, list[tuple[object, ...]]]:
     plans=runs(),
     order=st.lists(st.integers(0, 100), max_size=60),
     batch_bytes=st.integers(32, 2000),
+    hold_bytes=st.integers(0, 6000),
     restarts=st.sets(st.integers(0, 80)),
 )
 def test_stored_is_sent_however_the_journal_is_cut_and_the_back_restarted(
-    plans: list[Plan], order: list[int], batch_bytes: int, restarts: set[int]
+    plans: list[Plan], order: list[int], batch_bytes: int, hold_bytes: int, restarts: set[int]
 ) -> None:
     with TemporaryDirectory() as folder:
         trace, plain = Path(folder) / "t.db", Path(folder) / "plain.db"
         for path in (trace, plain):
             write(Journal(path), plans, order)
         ingest_whole(plain)
-        ingest_in_steps(trace, batch_bytes, restarts)
+        ingest_in_steps(trace, batch_bytes, restarts, hold_bytes)
         with Trace.open(trace) as opened:
             assert len(opened.latest(100)) == len(plans)
             assert not opened.gaps()
@@ -198,17 +199,22 @@ def read_whole(trace: Path) -> None:
         indexer.close()
 
 
-def ingest_in_steps(trace: Path, batch_bytes: int, restarts: set[int]) -> None:
+def ingest_in_steps(trace: Path, batch_bytes: int, restarts: set[int], hold_bytes: int = 0) -> None:
     """Take it in in small batches; at some of them the process dies before its commit, and starts again."""
-    ingest = Ingest(trace, key=KEY, body_fields=FIELDS)
-    ingest._segments.batch_bytes = batch_bytes
+
+    def start() -> Ingest:
+        ingest = Ingest(trace, key=KEY, body_fields=FIELDS)
+        ingest._segments.batch_bytes = batch_bytes
+        ingest.hold_bytes = hold_bytes
+        return ingest
+
+    ingest = start()
     step = 0
     while True:
         if step in restarts:
             die_before_commit(ingest)
             ingest.close()
-            ingest = Ingest(trace, key=KEY, body_fields=FIELDS)
-            ingest._segments.batch_bytes = batch_bytes
+            ingest = start()
         step += 1
         if not ingest.run_once():
             break
@@ -222,5 +228,5 @@ def die_before_commit(ingest: Ingest) -> None:
     batch = ingest._segments.read()
     if batch is not None:
         state.connection.execute("BEGIN IMMEDIATE")
-        state.take(batch)
+        ingest._put(state, batch)
         state.connection.rollback()

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 import time
 from pathlib import Path
 
@@ -44,6 +45,21 @@ def test_secrets_are_masked_in_place_and_nothing_else() -> None:
 def test_a_name_written_with_escapes_is_found() -> None:
     body = b'{"tools":[{"he\\u0061ders":{"a":"secret"}}]}'
     assert SECRETS.mask(body) == (body.replace(b"secret", mask(b"secret")), 1)
+
+
+OWN_PATHS = (*PATHS, "x-1.token", "x-1.é.*", "a1[].b2.c-d")
+
+
+@given(path=st.sampled_from(OWN_PATHS), escaped=st.lists(st.integers(0, 12), min_size=4, max_size=4))
+def test_the_cheap_check_passes_no_secret_over_however_its_path_is_written(path: str, escaped: list[int]) -> None:
+    text = '"secret"'
+    for step, at in zip(reversed(re.findall(r"\[\]|[^.\[\]]+", path)), escaped, strict=False):
+        name = "".join(f"\\u{ord(c):04x}" if index == at else c for index, c in enumerate(step))
+        text = f"[{text}]" if step == "[]" else f'{{"{name}":{text}}}'
+    secrets = SecretPaths(OWN_PATHS, KEY)
+    body = text.encode()
+    assert secrets.mask(body) == (body.replace(b"secret", mask(b"secret")), 1)
+    assert secrets.may_begin(body)
 
 
 @pytest.mark.parametrize("cut", range(len(CHAT)))
