@@ -18,7 +18,8 @@ MIN_CUT_BYTES = 512
 MIN_PART_BYTES = 96
 """A shorter part would cost more to keep track of than it can save."""
 
-_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+Members = dict[str, msgspec.Raw]
+_members = msgspec.json.Decoder(Members).decode
 _elements = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _string = msgspec.json.Decoder(str).decode
 _SEPARATORS = frozenset(b" \t\r\n,")
@@ -26,25 +27,30 @@ _NEEDLE_BYTES = 64
 _BLOBS = "SELECT CAST(data AS BLOB) FROM blobs WHERE id BETWEEN ? AND ? ORDER BY id"
 
 
-def cut(body: bytes) -> tuple[list[memoryview], str | None]:
-    """The parts of a body, and its top-level "model" where it is a JSON object that has one."""
+def members_of(body: bytes) -> Members | None:
+    """The members of a body that is one whole JSON object, each value as it is written; None for any other body."""
     if body[:64].lstrip()[:1] != b"{":
-        return list(equal_parts(body)), None
+        return None
     try:
-        members = _members(body)
-        parts = _parts(body, members) if len(body) >= MIN_CUT_BYTES else [memoryview(body)]
+        return _members(body)
     except (msgspec.DecodeError, RecursionError):  # the latter: arrays in arrays in arrays
-        return list(equal_parts(body)), None
-    model = None
-    if (raw := members.get("model")) is not None:
+        return None
+
+
+def cut(body: bytes, members: Members | None) -> list[memoryview]:
+    """The parts of a body that has these members."""
+    if members is not None:
+        with contextlib.suppress(msgspec.DecodeError, RecursionError):
+            return _parts(body, members) if len(body) >= MIN_CUT_BYTES else [memoryview(body)]
+    return list(equal_parts(body))
+
+
+def model_of(members: Members | None) -> str | None:
+    """The "model" among a body's members."""
+    if members and (raw := members.get("model")) is not None:
         with contextlib.suppress(msgspec.DecodeError):  # a number or the like is no model's name
-            model = _string(raw)
-    return parts, model
-
-
-def model_of(body: bytes) -> str | None:
-    """The top-level "model" of a body, where it is a whole JSON object that has one."""
-    return cut(body)[1] if body[:64].lstrip()[:1] == b"{" else None
+            return _string(raw)
+    return None
 
 
 def equal_parts(body: bytes) -> Iterator[memoryview]:
@@ -63,7 +69,7 @@ def equal_parts(body: bytes) -> Iterator[memoryview]:
         yield view[start:]
 
 
-def _parts(body: bytes, members: dict[str, msgspec.Raw]) -> list[memoryview]:
+def _parts(body: bytes, members: Members) -> list[memoryview]:
     borders: list[int] = []
     at = 0
     for raw in members.values():

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from hashlib import blake2b
 
 from proxy.exchange import Side
-from proxy.store.bodies import PART_BYTES, cut, equal_parts, model_of
+from proxy.store.bodies import PART_BYTES, cut, equal_parts, members_of, model_of
 from proxy.store.chunk_sides import StreamSide
 from proxy.store.chunks import ChunkRuns, Frames, as_stored
 from proxy.store.masked import SecretPaths, Walk, apply
@@ -139,16 +139,19 @@ class BodySide:
         known = rows.known_body(body)
         if known is not None:
             return known
-        body, masked = self._secrets.mask(body)
-        parts, model = cut(body)
-        return rows.body(parts, body, masked, model)
+        members, masked = members_of(body), 0
+        if members is None or self._secrets.may_lie_below(members):
+            body, masked = self._secrets.mask(body)
+            if masked:
+                members = members_of(body)
+        return rows.body(cut(body, members), body, masked, model_of(members))
 
     def peek_model(self, rows: Rows) -> str | None:
         """The model a body names that is all there, though not known to be."""
         if self.received_bytes > PART_BYTES:
             return None
         staged = rows.connection.execute(_STAGED, (self.exchange_id, self.side)).fetchall() if self._is_staged else []
-        return model_of(b"".join([data for _, data in staged + self._reads]))
+        return model_of(members_of(b"".join([data for _, data in staged + self._reads])))
 
     def _as_stream(self, rows: Rows, reads: list[tuple[int, bytes]], frames: Frames) -> Sent | None:
         """The reads as a stream's chunks; None if they hold secrets, which may lie across them."""

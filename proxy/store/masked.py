@@ -9,7 +9,7 @@ and the query's parameters with a secret's name are masked.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from urllib.parse import unquote_to_bytes
 
 import msgspec
@@ -57,6 +57,7 @@ class SecretPaths:
         urls = [(*one, name, _URL) for one in beside for name in URL_FIELDS]
         self.roots: tuple[_Steps, ...] = (*steps, *urls, *(("response", *one) for one in (*steps, *urls)))
         self.key = key
+        self._firsts = {one[0] for one in self.roots}
         # A text that lacks a name of each path has no secret; a part without the last of them begins none.
         named = [one[: at + 1] for one, at in zip(steps, plain, strict=True)] + [one[:-1] for one in urls]
         self._names = {tuple(_hint(name) for name in one if name not in ("*", "[]")) for one in named}
@@ -74,6 +75,10 @@ class SecretPaths:
             else:
                 return True
         return self._may_be_escaped(text)
+
+    def may_lie_below(self, members: Container[str]) -> bool:
+        """Whether a JSON object with these members may hold something to mask."""
+        return any(first in members or first == "*" for first in self._firsts)
 
     def may_begin(self, part: bytes | bytearray) -> bool:
         """The same for any stretch of a text: False means that nothing to mask begins after a name in it."""

@@ -124,7 +124,7 @@ class Rows:
 
     def known_body(self, data: bytes) -> Sent | None:
         """A short body that came lately."""
-        return self._bodies.get(data)
+        return self._bodies.get(data) if len(data) <= MAX_CACHED_BODY_BYTES else None
 
     def body(self, parts: Sequence[bytes | memoryview], whole: bytes, masked: int, model: str | None) -> Sent:
         """A new body that is these parts."""

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from proxy.exchange import Outcome, Side
 from proxy.record.journal import RECORD_HEADER, SEGMENT_HEADER, Close, Gap, Kind, journal_folder, pack_record
 from proxy.store import body_side
-from proxy.store.bodies import cut
+from proxy.store.bodies import Members, cut
 from proxy.store.ingest import Ingest
 from proxy.store.trace import Trace
 from proxy.store.verify import verify
@@ -211,10 +211,10 @@ def test_a_bug_that_one_exchange_brings_out_leaves_the_others_alone(
         journal.exchange_of([body], [b"ok"])
     journal.write()
 
-    def cut_with_a_bug(body: bytes) -> tuple[list[memoryview], str | None]:
+    def cut_with_a_bug(body: bytes, members: Members | None) -> list[memoryview]:
         if b"bad" in body:
             raise TypeError("a bug")
-        return cut(body)
+        return cut(body, members)
 
     monkeypatch.setattr(body_side, "cut", cut_with_a_bug)
     ingest_whole(trace)

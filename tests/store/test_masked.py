@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from proxy.exchange import Side
 from proxy.secret import masked, masked_credentials
+from proxy.store.bodies import members_of
 from proxy.store.ingest import Ingest
 from proxy.store.masked import Edit, MaskedLines, SecretPaths, Walk, apply
 from proxy.store.trace import Trace
@@ -60,6 +61,9 @@ def test_the_cheap_check_passes_no_secret_over_however_its_path_is_written(path:
     body = text.encode()
     assert secrets.mask(body) == (body.replace(b"secret", mask(b"secret")), 1)
     assert secrets.may_begin(body)
+    members = members_of(body)
+    assert members is not None
+    assert secrets.may_lie_below(members)
 
 
 @pytest.mark.parametrize("cut", range(len(CHAT)))
