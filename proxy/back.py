@@ -8,6 +8,7 @@ about to end, the end of stdin that it is dead or has written everything.
 """
 
 import contextlib
+import gc
 import json
 import logging
 import os
@@ -41,6 +42,8 @@ GIVE_UP_S = 20.0
 _BIG_BATCH_BYTES = 1 << 20
 _NICENESS = 10
 """More, and it would be starved where a model takes all processors: what ended should be in the trace in 200 ms."""
+_GC_THRESHOLDS = (20_000, 20, 20)
+"""A batch makes tens of thousands of objects that live as long as it, and no cycles: looking through it is idle."""
 
 
 class Doorbell:
@@ -175,6 +178,8 @@ def main(argument: str) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the front decides
     if hasattr(os, "nice"):
         os.nice(_NICENESS)  # the traffic comes first
+    gc.freeze()
+    gc.set_threshold(*_GC_THRESHOLDS)
     trace = Path(settings["trace"])
     turn = threading.Lock()
     ingest = Ingest(

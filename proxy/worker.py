@@ -22,10 +22,13 @@ LOOK_ANYWAY_S = 2.0
 """How long nobody may wake a worker until it looks all the same."""
 DENSE_BYTES_S = 1 << 18
 """Of journal. That is about 1,000 chunks a second: more than a model on one's own machine says to several clients."""
-REST_DENSE, REST_SHARED = 9, 49
-"""So many times as long as it worked other work rests: while traffic is dense; while any flows on its one processor."""
+REST_DENSE, REST_SHARED = 9, 199
+"""So many times as long as it worked other work rests while traffic is dense; and where both have one processor.
+
+There one chunk in a hundred should not tell whether anything is read.
+"""
 LONG_S = 0.02
-"""Work that is done in less, as after a single exchange, needs no rest on the only processor."""
+"""Work done in less, as after a single exchange, needs no rest on the only processor, unless traffic is dense."""
 _FLOWS_FOR_S = 0.5
 _LOOK_S = 0.05
 
@@ -53,9 +56,10 @@ class Density:
     def rest(self, worked_s: float, stopping: threading.Event) -> None:
         """Wait after so much work, until the traffic lets up or `stopping` is set."""
         now = time.monotonic()
-        is_shared = worked_s > LONG_S and _processors() == 1
+        is_shared = _processors() == 1
         until = now + (REST_SHARED if is_shared else REST_DENSE) * worked_s
-        while now < min(until, self._flows_until if is_shared else self._dense_until) and not stopping.is_set():
+        is_long = is_shared and worked_s > LONG_S
+        while now < min(until, self._flows_until if is_long else self._dense_until) and not stopping.is_set():
             stopping.wait(_LOOK_S)
             now = time.monotonic()
 

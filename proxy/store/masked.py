@@ -60,19 +60,15 @@ class SecretPaths:
         self._firsts = {one[0] for one in self.roots}
         # A text that lacks a name of each path has no secret; a part without the last of them begins none.
         named = [one[: at + 1] for one, at in zip(steps, plain, strict=True)] + [one[:-1] for one in urls]
-        self._names = {tuple(_hint(name) for name in one if name not in ("*", "[]")) for one in named}
-        self._hints = {names[-1] for names in self._names}
+        names = {tuple(_hint(name) for name in one if name not in ("*", "[]")) for one in named}
+        self._hints = tuple({one[-1] for one in names})
+        firsts = {one[0] for one in names}
+        self._names = tuple((first, [one[1:] for one in names if one[0] == first]) for first in firsts)
 
     def may_hold(self, text: bytes | bytearray) -> bool:
         """A cheap check of a whole JSON text, or of whole lines; False means that there is surely nothing to mask."""
-        has: dict[bytes, bool] = {}
-        for names in self._names:
-            for name in names:
-                if name not in has:
-                    has[name] = name in text
-                if not has[name]:
-                    break
-            else:
+        for first, rests in self._names:
+            if first in text and any(all(name in text for name in rest) for rest in rests):
                 return True
         return self._may_be_escaped(text)
 
@@ -82,11 +78,14 @@ class SecretPaths:
 
     def may_begin(self, part: bytes | bytearray) -> bool:
         """The same for any stretch of a text: False means that nothing to mask begins after a name in it."""
-        return any(hint in part for hint in self._hints) or self._may_be_escaped(part)
+        for hint in self._hints:
+            if hint in part:
+                return True
+        return self._may_be_escaped(part)
 
     def _may_be_escaped(self, data: bytes | bytearray) -> bool:
         """Whether the name of a member may be written with escapes."""
-        return b"\\u00" in data and bool(self._hints) and _ESCAPED_LETTER.search(data) is not None
+        return b"\\" in data and bool(self._hints) and _ESCAPED_LETTER.search(data) is not None
 
     def mask(self, body: bytes) -> tuple[bytes, int]:
         """The body with its secrets masked, and how many there were."""

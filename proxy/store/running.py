@@ -18,6 +18,7 @@ from proxy.store.masked import SecretPaths
 from proxy.store.rows import EXCHANGE_COLUMNS, MAX_INTEGER, Rows, Sent
 
 _STREAM_TYPES = (b"text/event-stream", b"application/x-ndjson", b"application/ndjson", b"application/jsonl")
+_SIDES = tuple(Side)  # looking a member up in an enum by its number costs more than making the object it is for
 _MAX_CACHED = 4096
 _NOTHING = Sent()
 _GONE = (Outcome.CLIENT_GONE, Outcome.UPSTREAM_GONE)
@@ -159,7 +160,7 @@ class Running:
         self.last_us = at_us
         sender = self._sides[side]
         if sender is None:
-            sender = self._sides[side] = self._new_side(Side(side))
+            sender = self._sides[side] = self._new_side(_SIDES[side])
         sender.add(at_us, data)
 
     def _new_side(self, side: Side, next_seq: int = 0, window: bytes = b"") -> AnySide:
