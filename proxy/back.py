@@ -28,7 +28,7 @@ from proxy.errors import ProxyLogError
 from proxy.indexer import Indexer, IndexSettings
 from proxy.secret import load_key
 from proxy.store.ingest import Ingest, hold_writer_lock
-from proxy.worker import WORK_STOP_S, Density, Work, Worker
+from proxy.worker import WORK_STOP_S, Density, Work, Worker, processors
 
 log = logging.getLogger("proxy.back")
 
@@ -40,6 +40,11 @@ LOOK_ANYWAY_S = 2.0
 GIVE_UP_S = 20.0
 """How long the last part is tried again when the front has gone."""
 _BIG_BATCH_BYTES = 1 << 20
+_FLOOD_BYTES_S = 64 << 20
+"""What the journal grows by in a flood."""
+_FLOOD_LOOK_S = 0.02
+_FLOOD_PASSES_S = 1.0
+"""How long a flood may last until some of it is stored."""
 _NICENESS = 10
 """More, and it would be starved where a model takes all processors: what ended should be in the trace in 200 ms."""
 _GC_THRESHOLDS = (20_000, 20, 20)
@@ -116,6 +121,7 @@ class Back:
         self._doorbell = doorbell
         self._trace = trace
         self._failed_since: float | None = None
+        self._waiting = (0.0, 0)
 
     def run(self) -> bool:
         """Take in until the front has gone and everything is stored, or `stop`; False if the rest has to wait."""
@@ -137,12 +143,30 @@ class Back:
                 time.sleep(RETRY_S)
             elif is_last:
                 return True
-            elif not took:
-                if not doorbell.wait(LOOK_ANYWAY_S):
-                    self._checkpoint()
-            elif took < _BIG_BATCH_BYTES:
-                doorbell.pause(began + BATCH_EVERY_S - time.monotonic())
+            else:
+                self._rest(took, began)
         return True
+
+    def _rest(self, took: int, began: float) -> None:
+        """Until it is worth while to look again."""
+        if not took:
+            if not self._doorbell.wait(LOOK_ANYWAY_S):
+                self._checkpoint()
+        elif took < _BIG_BATCH_BYTES:
+            self._doorbell.pause(began + BATCH_EVERY_S - time.monotonic())
+        elif processors() == 1:
+            self._let_flood_pass(took)
+
+    def _let_flood_pass(self, took: int) -> None:
+        """On the only processor the traffic goes first: a flood is stored in parts, and the rest when it ebbs."""
+        began = time.monotonic()
+        while not self._doorbell.is_front_gone and not self._doorbell.is_stopped:
+            at, waiting = time.monotonic(), self._ingest.waiting_bytes()
+            (since, before), self._waiting = self._waiting, (at, waiting)
+            if waiting + took - before < _FLOOD_BYTES_S * (at - since) or at - began > _FLOOD_PASSES_S:
+                break
+            took = 0
+            time.sleep(_FLOOD_LOOK_S)
 
     def _take_in(self, *, is_last: bool) -> int | None:
         """How many bytes of journal were taken in; None if it failed."""

@@ -56,7 +56,7 @@ class Density:
     def rest(self, worked_s: float, stopping: threading.Event) -> None:
         """Wait after so much work, until the traffic lets up or `stopping` is set."""
         now = time.monotonic()
-        is_shared = _processors() == 1
+        is_shared = processors() == 1
         until = now + (REST_SHARED if is_shared else REST_DENSE) * worked_s
         is_long = is_shared and worked_s > LONG_S
         while now < min(until, self._flows_until if is_long else self._dense_until) and not stopping.is_set():
@@ -64,7 +64,7 @@ class Density:
             now = time.monotonic()
 
 
-def _processors() -> int:
+def processors() -> int:
     """How many this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

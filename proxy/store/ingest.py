@@ -81,6 +81,10 @@ class Ingest:
             self._forget()
             raise
 
+    def waiting_bytes(self) -> int:
+        """How much journal there is to take in."""
+        return self._segments.waiting_bytes()
+
     def front_is_dead(self) -> None:
         """Nobody writes the journal any more: what is left can be taken in to its very end. From any thread."""
         self._segments.front_is_dead()

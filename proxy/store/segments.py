@@ -5,6 +5,7 @@ its end was reached and nothing can follow; only then, and after that commit, it
 one segment is read and still there, and the position names it: every other segment in the folder is unread.
 """
 
+import contextlib
 import os
 import struct
 import zlib
@@ -122,6 +123,14 @@ class Segments:
             else:
                 path.unlink(missing_ok=True)
             self._name = None
+
+    def waiting_bytes(self) -> int:
+        """What is not committed yet of all segments."""
+        size = -self._offset if self._name is not None else 0
+        for name in self._names():
+            with contextlib.suppress(FileNotFoundError):
+                size += (self.folder / name).stat().st_size
+        return size
 
     def _names(self) -> list[str]:
         try:
