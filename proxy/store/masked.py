@@ -24,6 +24,8 @@ _STRING_END = re.compile(rb'[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _ESCAPED_LETTER = re.compile(rb"\\u00[4-7]")
 _PLAIN_NAME = re.compile(r"[A-Za-z_]+")
 """Its letters may be escaped all the same: `_ESCAPED_LETTER`."""
+_SEAM_BYTES = 64
+"""An earlier read may end inside a name that is looked for."""
 _STEP = re.compile(r"\[\]|[^.\[\]]+")
 _QUOTE = ord('"')
 URL_FIELDS = ("server_url", "url", "base_url")
@@ -76,16 +78,24 @@ class SecretPaths:
         """Whether a JSON object with these members may hold something to mask."""
         return any(first in members or first == "*" for first in self._firsts)
 
-    def may_begin(self, part: bytes | bytearray) -> bool:
-        """The same for any stretch of a text: False means that nothing to mask begins after a name in it."""
-        for hint in self._hints:
-            if hint in part:
-                return True
-        return self._may_be_escaped(part)
+    def may_enter(self, part: bytes | bytearray) -> bool:
+        """Whether a part of a text holds the first name of a path; without it nothing to mask can follow."""
+        return any(first in part for first, _ in self._names) or self._may_be_escaped(part)
+
+    def may_begin(self, part: bytes | bytearray, *, is_entered: bool) -> bool:
+        """False means that nothing to mask follows a name that ends in this part of a text.
+
+        `is_entered`: what `may_enter` said of some part before.
+        """
+        if is_entered or self.may_enter(part):
+            return any(hint in part for hint in self._hints) or self._may_be_escaped(part)
+        return False
 
     def _may_be_escaped(self, data: bytes | bytearray) -> bool:
         """Whether the name of a member may be written with escapes."""
-        return b"\\" in data and bool(self._hints) and _ESCAPED_LETTER.search(data) is not None
+        if b"\\" not in data or b"\\u00" not in data:  # the first finds out much sooner
+            return False
+        return bool(self._hints) and _ESCAPED_LETTER.search(data) is not None
 
     def mask(self, body: bytes) -> tuple[bytes, int]:
         """The body with its secrets masked, and how many there were."""
@@ -255,6 +265,7 @@ class MaskedLines:
         """Start at the beginning of a line."""
         self._paths = paths
         self._line = bytearray()  # the start of the line that is on its way, as far as it was given back already
+        self._is_entered = False  # and whether a path may begin in it
         self.held: list[tuple[int, bytes]] = []
         """Reads that wait for the end of a line, with their times; complete lines in them are masked already."""
         self.masked = 0
@@ -265,15 +276,14 @@ class MaskedLines:
         if not self.held:
             if not self._line and data.endswith(b"\n") and not self._paths.may_hold(data):
                 return [(at_us, data)]
-            # An earlier read may end inside the name that is looked for.
-            if not self._paths.may_begin(self._line[-64:] + data):
+            if not self._paths.may_begin(self._line[-_SEAM_BYTES:] + data, is_entered=self._is_entered):
                 self._keep_line(data)
                 return [(at_us, data)]
         self.held.append((at_us, data))
         if b"\n" in data:
             self._mask_held(is_end=False)
             open_line = self._open_line()
-            if not self._paths.may_begin(open_line):
+            if not self._paths.may_begin(open_line, is_entered=False):
                 return self._release(open_line)
         elif sum(len(held) for _, held in self.held) > MAX_LINE_BYTES:
             return self.end()
@@ -298,7 +308,10 @@ class MaskedLines:
         start = data.rfind(b"\n") + 1
         if start:
             self._line.clear()
+            self._is_entered = False
+        known = max(0, len(self._line) - _SEAM_BYTES)
         self._line += data[start:]
+        self._is_entered = self._is_entered or self._paths.may_enter(self._line[known:])
         if len(self._line) > MAX_LINE_BYTES:
             self._line.clear()
 
@@ -310,6 +323,7 @@ class MaskedLines:
     def _release(self, open_line: bytes) -> list[tuple[int, bytes]]:
         released, self.held = self.held, []
         self._line[:] = open_line
+        self._is_entered = self._paths.may_enter(open_line)
         return released
 
     def _mask_held(self, *, is_end: bool) -> None:

@@ -60,7 +60,8 @@ def test_the_cheap_check_passes_no_secret_over_however_its_path_is_written(path:
     secrets = SecretPaths(OWN_PATHS, KEY)
     body = text.encode()
     assert secrets.mask(body) == (body.replace(b"secret", mask(b"secret")), 1)
-    assert secrets.may_begin(body)
+    assert secrets.may_enter(body)
+    assert secrets.may_begin(body, is_entered=False)
     members = members_of(body)
     assert members is not None
     assert secrets.may_lie_below(members)
@@ -204,7 +205,10 @@ def test_a_long_url_is_searched_in_time_that_grows_with_it() -> None:
 
 # --- lines ------------------------------------------------------------------------------------------------------------
 
-EVENT = b'event: response.created\ndata: {"response":{"tools":[{"headers":{"a":"first","b":"second"}}],"x":"%s"}}\n\n'
+EVENT = (
+    b'event: response.created\ndata: {"response":{"tools":[{"server_description":"longer than the seam of two reads '
+    b'in which a name is looked for","headers":{"a":"first","b":"second"}}],"x":"%s"}}\n\n'
+)
 STREAM = (
     b'data: {"delta":"\xc3\xbc"}\n\n'
     + EVENT
