@@ -163,7 +163,9 @@ class Back:
         while not self._doorbell.is_front_gone and not self._doorbell.is_stopped:
             at, waiting = time.monotonic(), self._ingest.waiting_bytes()
             (since, before), self._waiting = self._waiting, (at, waiting)
-            if waiting + took - before < _FLOOD_BYTES_S * (at - since) or at - began > _FLOOD_PASSES_S:
+            came = waiting + took - before
+            self._density.note(max(0, came))
+            if came < _FLOOD_BYTES_S * (at - since) or at - began > _FLOOD_PASSES_S:
                 break
             took = 0
             time.sleep(_FLOOD_LOOK_S)

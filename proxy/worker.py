@@ -45,7 +45,7 @@ class Density:
         self._dense_until = 0.0
 
     def note(self, took: int) -> None:
-        """So many bytes of journal came since the last time."""
+        """So many bytes of journal came, or were taken in, since the last time."""
         now = time.monotonic()
         if took:
             self._flows_until = now + _FLOWS_FOR_S

@@ -22,6 +22,8 @@ Members = dict[str, msgspec.Raw]
 _members = msgspec.json.Decoder(Members).decode
 _elements = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _string = msgspec.json.Decoder(str).decode
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises; the last for arrays in arrays in arrays."""
 _SEPARATORS = frozenset(b" \t\r\n,")
 _NEEDLE_BYTES = 64
 _BLOBS = "SELECT CAST(data AS BLOB) FROM blobs WHERE id BETWEEN ? AND ? ORDER BY id"
@@ -33,14 +35,14 @@ def members_of(body: bytes) -> Members | None:
         return None
     try:
         return _members(body)
-    except (msgspec.DecodeError, RecursionError):  # the latter: arrays in arrays in arrays
+    except _UNREADABLE:
         return None
 
 
 def cut(body: bytes, members: Members | None) -> list[memoryview]:
     """The parts of a body that has these members."""
     if members is not None:
-        with contextlib.suppress(msgspec.DecodeError, RecursionError):
+        with contextlib.suppress(*_UNREADABLE):
             return _parts(body, members) if len(body) >= MIN_CUT_BYTES else [memoryview(body)]
     return list(equal_parts(body))
 
@@ -48,7 +50,7 @@ def cut(body: bytes, members: Members | None) -> list[memoryview]:
 def model_of(members: Members | None) -> str | None:
     """The "model" among a body's members."""
     if members and (raw := members.get("model")) is not None:
-        with contextlib.suppress(msgspec.DecodeError):  # a number or the like is no model's name
+        with contextlib.suppress(*_UNREADABLE):  # a number or the like is no model's name
             return _string(raw)
     return None
 

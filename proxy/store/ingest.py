@@ -1,8 +1,8 @@
 """The journal goes into the trace: every record exactly once, whatever happens in between.
 
-A batch is one transaction, and the position in the journal is committed with it. All that is needed to go on is in
-the trace; what is kept in memory is only a copy. After any failure the copy is thrown away and made again, which is the
-same as a restart.
+A batch, or a few that lie ready, is one transaction, and the position in the journal is committed with it. All that is
+needed to go on is in the trace; what is kept in memory is only a copy. After any failure the copy is thrown away and
+made again, which is the same as a restart.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from proxy.store.sealed import teach
 from proxy.store.segments import Batch, Segments
 
 HOLD_BYTES = 32 << 20
-"""Of journal, at most so much is taken in in one transaction so that bodies need not be staged."""
+"""Of journal, about so much is taken in in one transaction so that bodies need not be staged."""
 _UNENDED_RUNS = """
 SELECT id FROM runs WHERE ended IS NULL UNION SELECT run FROM recorded_exchanges WHERE outcome IS NULL"""
 
@@ -69,7 +69,7 @@ class Ingest:
         self._state: Intake | None = None
 
     def run_once(self) -> int:
-        """Take in one batch; gives how many bytes of journal it was, 0 if there is nothing new.
+        """Take in one batch, or a few; gives how many bytes of journal it was, 0 if there is nothing new.
 
         Raises:
             sqlite3.OperationalError, OSError: it could not be written or read (locked, disk full); nothing is lost,
@@ -161,7 +161,10 @@ class Ingest:
         """Take in a batch, and those that lie behind it already while bodies may end in them; the last, all sizes."""
         state.take(batch)
         size = batch.size
-        while state.is_holding and size < self.hold_bytes and (following := self._segments.read_on(batch)):
+        while state.is_holding and size + batch.size <= self.hold_bytes:
+            following = self._segments.read_on(batch)
+            if following is None:
+                break
             batch = following
             state.take(batch)
             size += batch.size

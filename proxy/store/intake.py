@@ -42,7 +42,7 @@ class Intake:
         self._rows = Rows(connection)
         self._shared = Shared(self._rows, secrets)
         self._running: dict[int, Running] = {}
-        self._touched: dict[int, Running] = {}  # in this batch, as are:
+        self._touched: dict[int, Running] = {}  # since it was saved, and in this batch:
         self._closed: set[int] = set()
         self._last_ns: int | None = None
         self._offset_ns = 0  # wall time less monotonic time
@@ -130,9 +130,17 @@ class Intake:
             "SELECT id FROM recorded_exchanges WHERE outcome IS NULL AND run = ? LIMIT ?", (run, _INTERRUPTED_AT_ONCE)
         ).fetchall()
         for (exchange_id,) in ids:
-            exchange = self._running.pop(exchange_id, None) or resume(self._shared, exchange_id)
-            if exchange is not None:
-                exchange.close(_INTERRUPTED, 0, is_counted=False)
+            try:
+                exchange = self._running.pop(exchange_id, None) or resume(self._shared, exchange_id)
+                if exchange is not None:
+                    exchange.close(_INTERRUPTED, 0, is_counted=False)
+            except _BEYOND_US:
+                raise
+            except Exception as error:  # noqa: BLE001 - see there
+                self._survive(exchange_id, None, error)
+                self.connection.execute(
+                    "UPDATE recorded_exchanges SET outcome = ? WHERE id = ?", (Outcome.INTERRUPTED.value, exchange_id)
+                )
         self._rows.write()
         return bool(ids)
 

@@ -21,11 +21,11 @@ MAX_LINE_BYTES = 32 << 20
 
 _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"(\s*:)?|["\[\]{}]', re.DOTALL)
 _STRING_END = re.compile(rb'[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
-_ESCAPED_LETTER = re.compile(rb"\\u00[4-7]")
-_PLAIN_NAME = re.compile(r"[A-Za-z_]+")
-"""Its letters may be escaped all the same: `_ESCAPED_LETTER`."""
+_ESCAPED_ASCII = re.compile(rb"\\u00[2-7]")
+_PLAIN_NAME = re.compile(r"[!-~]+")
+_HAS_OTHER_ESCAPES = re.compile(r'["/\\]')
 _SEAM_BYTES = 64
-"""An earlier read may end inside a name that is looked for."""
+"""An earlier read may end inside a name that is looked for, however it is written."""
 _STEP = re.compile(r"\[\]|[^.\[\]]+")
 _QUOTE = ord('"')
 URL_FIELDS = ("server_url", "url", "base_url")
@@ -62,10 +62,16 @@ class SecretPaths:
         self._firsts = {one[0] for one in self.roots}
         # A text that lacks a name of each path has no secret; a part without the last of them begins none.
         named = [one[: at + 1] for one, at in zip(steps, plain, strict=True)] + [one[:-1] for one in urls]
-        names = {tuple(_hint(name) for name in one if name not in ("*", "[]")) for one in named}
+        plains = {tuple(name for name in one if name not in ("*", "[]")) for one in named}
+        names = {tuple(b'"%b"' % name.encode() for name in one) for one in plains}
         self._hints = tuple({one[-1] for one in names})
         firsts = {one[0] for one in names}
         self._names = tuple((first, [one[1:] for one in names if one[0] == first]) for first in firsts)
+        self._has_only_ascii_escapes = all(
+            _PLAIN_NAME.fullmatch(name) and not _HAS_OTHER_ESCAPES.search(name) for one in plains for name in one
+        )
+        self.seam_bytes = max(_SEAM_BYTES, *(len(name) for one in names for name in one), 0)
+        """How much of an earlier read may belong to a name that ends in the next."""
 
     def may_hold(self, text: bytes | bytearray) -> bool:
         """A cheap check of a whole JSON text, or of whole lines; False means that there is surely nothing to mask."""
@@ -93,9 +99,11 @@ class SecretPaths:
 
     def _may_be_escaped(self, data: bytes | bytearray) -> bool:
         """Whether the name of a member may be written with escapes."""
-        if b"\\" not in data or b"\\u00" not in data:  # the first finds out much sooner
+        if b"\\" not in data or not self._hints:
             return False
-        return bool(self._hints) and _ESCAPED_LETTER.search(data) is not None
+        if self._has_only_ascii_escapes:
+            return b"\\u00" in data and _ESCAPED_ASCII.search(data) is not None
+        return True
 
     def mask(self, body: bytes) -> tuple[bytes, int]:
         """The body with its secrets masked, and how many there were."""
@@ -103,11 +111,6 @@ class SecretPaths:
             return body, 0
         edits = Walk(self).edits(body, is_end=True)
         return apply(body, edits), len(edits)
-
-
-def _hint(name: str) -> bytes:
-    """How JSON writes a member's name; nothing, which is everywhere, where it has ways to write it."""
-    return b'"%b"' % name.encode() if _PLAIN_NAME.fullmatch(name) else b""
 
 
 def apply(data: bytes, edits: list[Edit]) -> bytes:
@@ -251,7 +254,7 @@ def _text(raw: bytes) -> str:
     """A JSON string's text; its bytes as they are where it is malformed."""
     try:
         return _decode(raw)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return raw[1:-1].decode("latin-1")
 
 
@@ -276,7 +279,7 @@ class MaskedLines:
         if not self.held:
             if not self._line and data.endswith(b"\n") and not self._paths.may_hold(data):
                 return [(at_us, data)]
-            if not self._paths.may_begin(self._line[-_SEAM_BYTES:] + data, is_entered=self._is_entered):
+            if not self._paths.may_begin(self._line[-self._paths.seam_bytes :] + data, is_entered=self._is_entered):
                 self._keep_line(data)
                 return [(at_us, data)]
         self.held.append((at_us, data))
@@ -285,7 +288,7 @@ class MaskedLines:
             open_line = self._open_line()
             if not self._paths.may_begin(open_line, is_entered=False):
                 return self._release(open_line)
-        elif sum(len(held) for _, held in self.held) > MAX_LINE_BYTES:
+        if sum(len(held) for _, held in self.held) > MAX_LINE_BYTES:
             return self.end()
         return []
 
@@ -309,7 +312,7 @@ class MaskedLines:
         if start:
             self._line.clear()
             self._is_entered = False
-        known = max(0, len(self._line) - _SEAM_BYTES)
+        known = max(0, len(self._line) - self._paths.seam_bytes)
         self._line += data[start:]
         self._is_entered = self._is_entered or self._paths.may_enter(self._line[known:])
         if len(self._line) > MAX_LINE_BYTES:

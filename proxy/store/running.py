@@ -178,11 +178,11 @@ class Running:
 
     @property
     def is_holding(self) -> bool:
-        """Whether all that is not saved is short bodies: at their end they would have to be put together again."""
+        """Whether nothing came but short bodies, which would have to be put together again at their end."""
         return all(side is None or (isinstance(side, BodySide) and side.is_short) for side in self._sides)
 
     def save(self) -> None:
-        """At a batch's end, while it runs: what there is by now goes into the rows."""
+        """While it runs, at a batch's end or later: what there is by now goes into the rows."""
         rows = self._shared.rows
         client, upstream = self._sides
         if self.status is not None and not self._is_peeked and isinstance(client, BodySide):

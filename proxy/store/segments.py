@@ -5,7 +5,6 @@ its end was reached and nothing can follow; only then, and after that commit, it
 one segment is read and still there, and the position names it: every other segment in the folder is unread.
 """
 
-import contextlib
 import os
 import struct
 import zlib
@@ -125,12 +124,12 @@ class Segments:
             self._name = None
 
     def waiting_bytes(self) -> int:
-        """What is not committed yet of all segments."""
-        size = -self._offset if self._name is not None else 0
-        for name in self._names():
-            with contextlib.suppress(FileNotFoundError):
-                size += (self.folder / name).stat().st_size
-        return size
+        """What is not committed yet of all segments; 0 where that cannot be found out."""
+        try:
+            sizes = [(self.folder / name).stat().st_size for name in self._names()]
+        except OSError:  # `read` will tell
+            return 0
+        return sum(sizes) - (self._offset if self._name is not None else 0)
 
     def _names(self) -> list[str]:
         try:

@@ -202,6 +202,46 @@ def test_the_test_journal_is_what_it_seems() -> None:
         assert set(Kind) - set(kinds) == {Kind.END, Kind.UPSTREAM_TRAILERS}
 
 
+@pytest.mark.parametrize("body", [b'{"model":"m","caf\xe9":1}', b'{"model":"caf\xe9"}'])
+@pytest.mark.parametrize("is_closed", [True, False])
+def test_json_that_is_not_utf8_is_stored_as_it_is(tmp_path: Path, body: bytes, is_closed: bool) -> None:
+    trace = tmp_path / "t.db"
+    journal = Journal(trace)
+    number = journal.open()
+    journal.data(number, Side.CLIENT, body)
+    if is_closed:
+        journal.close(number)
+    journal.write()
+    ingest_whole(trace)
+    with Trace.open(trace) as opened:
+        assert not opened.gaps()
+        assert b"".join(opened.body(number, Side.CLIENT)) == body
+
+
+def test_a_bug_that_an_unfinished_exchange_brings_out_stops_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trace = tmp_path / "t.db"
+    journal = Journal(trace)
+    bad = journal.open()
+    journal.data(bad, Side.CLIENT, b'{"model":"bad"}')
+    journal.write()
+    ingest = Ingest(trace, key=KEY, body_fields=FIELDS)
+    while ingest.run_once():
+        pass
+
+    def fail(*_: object) -> None:
+        raise TypeError("a bug")
+
+    monkeypatch.setattr(body_side, "cut", fail)
+    ingest.finish()
+    ingest.close()
+    with Trace.open(trace) as opened:
+        assert [(row.id, row.outcome) for row in opened.latest(9)] == [(bad, Outcome.INTERRUPTED)]
+        assert [gap.exchange_id for gap in opened.gaps()] == [bad]
+    assert list(journal_folder(trace).iterdir()) == []
+
+
 def test_a_bug_that_one_exchange_brings_out_leaves_the_others_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -48,7 +48,7 @@ def test_a_name_written_with_escapes_is_found() -> None:
     assert SECRETS.mask(body) == (body.replace(b"secret", mask(b"secret")), 1)
 
 
-OWN_PATHS = (*PATHS, "x-1.token", "x-1.é.*", "a1[].b2.c-d")
+OWN_PATHS = (*PATHS, "x-1.token", "x-1.é.*", "a1[].b2.c-d", "a/b.c", "*.key2")
 
 
 @given(path=st.sampled_from(OWN_PATHS), escaped=st.lists(st.integers(0, 12), min_size=4, max_size=4))
@@ -254,6 +254,24 @@ def test_lines_are_masked_across_restarts(cuts: set[int], restarts: set[int]) ->
     found += lines.end()
     assert b"".join(data for _, data in found) == masked_stream()
     assert lines.masked == 4
+
+
+@pytest.mark.parametrize("name", ["x-api-key", "é", "n" * 70])
+def test_a_name_of_any_form_is_found_in_lines_and_holds_no_others_back(name: str) -> None:
+    lines = MaskedLines(SecretPaths([*PATHS, name], KEY))
+    line = f'data: {{"{name}":"secret"}}\n'.encode()
+    other = b'data: {"delta":"a"}\n'
+    for data in (other, line, other):
+        found = [one for at in range(len(data)) for _, one in lines.add(0, data[at : at + 1])]
+        assert lines.held == []
+        assert b"".join(found) == data.replace(b"secret", mask(b"secret"))
+
+
+def test_a_secret_that_is_not_utf8_is_masked() -> None:
+    for body in (b'{"tools":[{"authorization":"s\xff"}]}', b'{"caf\xe9":1,"tools":[{"authorization":"s\xff"}]}'):
+        masked_body, count = SECRETS.mask(body)
+        assert (count, b"s\xff" in masked_body) == (1, False)
+        assert members_of(body) is None or SECRETS.may_lie_below(members_of(body) or {})
 
 
 def test_a_line_without_secrets_is_not_held_back() -> None:
