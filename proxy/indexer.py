@@ -6,6 +6,7 @@ that still run are read as far as they came, for live views; those without an en
 stored piece by piece, and never rewritten.
 """
 
+import json
 import logging
 import sqlite3
 import time
@@ -14,14 +15,12 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from proxy.exchange import Side
-from proxy.meaning import Reading
-from proxy.read.reader import Reader, ResponseHead, Session
+from proxy.read.reader import Reader
 from proxy.read.registry import Registry
 from proxy.secret import SECRET_BODY_FIELDS
-from proxy.store.chunks import read_chunks
 from proxy.store.courtesy import NOBODY_ELSE, give_way
 from proxy.store.endless import Endless, is_endless
+from proxy.store.live import Live
 from proxy.store.message_rows import recount
 from proxy.store.readings import Read, ReadingRows
 from proxy.store.recordings import Recording, Recordings
@@ -56,18 +55,6 @@ WHERE r.id IS NULL OR NOT EXISTS (SELECT 1 FROM json_each(?) v WHERE v.key = r.n
 _FORGET_FIELDS = """
 DELETE FROM unread_fields WHERE reader_id NOT IN
 (SELECT r.id FROM readers r, json_each(?) v WHERE v.key = r.name AND v.value = r.version)"""
-
-
-@dataclass(slots=True)
-class _Live:
-    """An exchange that runs, read as far as it came."""
-
-    reader: Reader
-    session: Session
-    has_head: bool = False
-    seq: int = -1
-    shown: tuple[Reading, ...] = ()
-    is_broken: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +94,7 @@ class Indexer:
         self._counter = TokenCounter(settings.encoding) if settings.encoding != "off" else None
         self._connection: sqlite3.Connection | None = None
         self._rows: ReadingRows | None = None
-        self._live: dict[int, _Live] = {}
+        self._live: dict[int, Live] = {}
         self._live_at = 0.0
         self._endless: dict[int, Endless] = {}
         self._suspects: dict[int, int] = {}
@@ -152,8 +139,6 @@ class Indexer:
                 )
                 connection.execute("DELETE FROM unread_fields")  # they are counted anew
             else:
-                import json  # noqa: PLC0415 - for this alone
-
                 versions = json.dumps(self._registry.versions)
                 cursor = connection.execute(_OUTDATED, (versions,))
                 connection.execute(_FORGET_FIELDS, (versions,))
@@ -288,8 +273,9 @@ class Indexer:
             self._live.clear()
             return
         reads = []
+        trace = Trace(connection, self._key, self._settings.body_fields)
         for recording in Recordings(connection).get(ids):
-            read = self._advance(connection, recording)
+            read = self._advance(trace, recording)
             if read is not None:
                 reads.append(read)
         for gone in self._live.keys() - set(ids):
@@ -297,7 +283,7 @@ class Indexer:
         if reads:
             self._write(reads)
 
-    def _advance(self, connection: sqlite3.Connection, recording: Recording) -> Read | None:
+    def _advance(self, trace: Trace, recording: Recording) -> Read | None:
         """Feed what came since; None where that changes nothing."""
         live = self._live.get(recording.id)
         if live is None:
@@ -305,35 +291,19 @@ class Indexer:
             if reader is None or recording.head.is_websocket:
                 self._remember_endless(reader, recording)
                 return None  # the calls of others are shown when they end
-            live = self._live[recording.id] = _Live(reader, reader.open(recording.head))
+            live = self._live[recording.id] = Live(reader, recording)
         if live.is_broken or recording.end is not None:
             return None
+        who = (live.reader.name, live.reader.version)
         try:
-            if not live.has_head:
-                if recording.status is None:
-                    return None  # its request may not be complete
-                live.has_head = True
-                body = b"".join(
-                    Trace(connection, self._key, self._settings.body_fields).body(recording.id, Side.CLIENT)
-                )
-                live.session.request(body, recording.request_complete_us)
-                live.session.response(
-                    ResponseHead(recording.status, recording.response_fields), recording.first_byte_us
-                )
-            for chunk in read_chunks(connection, recording.id, Side.UPSTREAM, live.seq):
-                live.seq = chunk.seq
-                live.session.data(chunk.at_us, chunk.data or b"")
-            readings = tuple(live.session.readings(None))
+            readings = live.feed(trace, recording)
         except (sqlite3.Error, OSError):
             raise
         except Exception as error:
             log.exception("exchange %d cannot be read by %s", recording.id, live.reader.name)
             live.is_broken = True
-            return Read(recording, (live.reader.name, live.reader.version), failure=repr(error))
-        if readings == live.shown:
-            return None
-        live.shown = readings
-        return Read(recording, (live.reader.name, live.reader.version), readings)
+            return Read(recording, who, failure=repr(error))
+        return Read(recording, who, readings) if readings is not None else None
 
     # --- what has no end in sight -------------------------------------------------------------------------------------
 

@@ -8,17 +8,21 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from proxy.back import Back, Doorbell
 from proxy.exchange import Outcome, Side
+from proxy.record.journal import journal_folder
 from proxy.store.ingest import Ingest, hold_writer_lock
 from proxy.store.trace import Trace
 from proxy.store.verify import verify
-from tests.store.journal_builder import Journal
+from proxy.worker import Density
+from tests.store.journal_builder import KEY, Journal
 
 EVENT = b'data: {"id":"chatcmpl-1","object":"chat.completion.chunk","choices":[{"delta":{"content":" %d"}}]}\n\n'
 
@@ -270,3 +274,38 @@ def test_the_trace_is_whole_in_its_file_though_a_reader_outlives_the_writer(tmp_
     copy.write_bytes(journal.trace.read_bytes())
     with Trace.open(copy) as copied:
         assert copied.exchange(number) is not None
+
+
+def test_a_flood_is_let_pass_and_other_work_rests_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trace = tmp_path / "t.db"
+    segment = journal_folder(trace) / f"{1:020d}-{0:08d}.seg"
+    segment.parent.mkdir()
+    segment.touch()
+    density = Density()
+    reader, writer = os.pipe()
+    back = Back(Ingest(trace, key=KEY), Doorbell(reader, lambda: None), trace, lambda: None, density)
+    looks = 0
+
+    def look_later(seconds: float) -> None:
+        """The journal grows by 64 MiB until the back looks again, ten times."""
+        nonlocal looks
+        looks += 1
+        if looks <= 10:
+            os.truncate(segment, looks << 26)
+        threading.Event().wait(seconds)
+
+    monkeypatch.setattr("proxy.back.time.sleep", look_later)
+    back._let_flood_pass(1 << 23)
+    assert looks == 0, "the first batch is compared with nothing"
+    back._let_flood_pass(1 << 23)
+    assert looks == 11, "it goes on when the journal grows no more"
+    began = time.monotonic()
+    density.rest(10.0, threading.Event())
+    assert time.monotonic() - began > 0.2, "what came in the flood is what other work makes way for"
+    segment.unlink()
+    segment.parent.rmdir()
+    segment.parent.touch()  # what cannot be listed is no flood, and `run_once` will tell of it
+    back._let_flood_pass(1 << 23)
+    assert looks == 11
+    os.close(reader)
+    os.close(writer)

@@ -70,7 +70,7 @@ class SecretPaths:
         self._has_only_ascii_escapes = all(
             _PLAIN_NAME.fullmatch(name) and not _HAS_OTHER_ESCAPES.search(name) for one in plains for name in one
         )
-        self.seam_bytes = max(_SEAM_BYTES, *(len(name) for one in names for name in one), 0)
+        self.seam_bytes = max([_SEAM_BYTES, *(len(name) for one in names for name in one)])
         """How much of an earlier read may belong to a name that ends in the next."""
 
     def may_hold(self, text: bytes | bytearray) -> bool:
