@@ -11,11 +11,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.proxy_process import ProxyProcess
 from tests.raw_client import Address, RawClient
 from tests.raw_server import OK, RawServer, Script
 from tests.raw_socket import Response
+
+settings.register_profile("proxy-log", deadline=None)  # a slow machine is no failure
+settings.load_profile("proxy-log")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -4,14 +4,14 @@ A body longer than `LONG_BODY_BYTES` is not held: it is cut into parts as it com
 """
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from hashlib import blake2b
 
 from proxy.exchange import Side
 from proxy.store.bodies import PART_BYTES, cut, equal_parts, members_of, model_of
 from proxy.store.chunk_sides import StreamSide
 from proxy.store.chunks import ChunkRuns, Frames, as_stored
-from proxy.store.masked import SecretPaths, Walk, apply
+from proxy.store.masked import Read, SecretPaths, Walk, apply
 from proxy.store.rows import DIGEST_BYTES, Rows, Sent, StagedRow, digest_of
 
 LONG_BODY_BYTES = 32 << 20
@@ -70,10 +70,10 @@ class BodySide:
         """How many reads came."""
         return self._saved_chunks + len(self._reads)
 
-    def add(self, at_us: int, data: bytes) -> None:
-        """Take one read."""
-        self._reads.append((at_us, data))
-        self.received_bytes += len(data)
+    def add(self, reads: Sequence[Read]) -> None:
+        """Take some reads."""
+        self._reads += reads
+        self.received_bytes += sum([len(data) for _, data in reads])
 
     def save(self, rows: Rows) -> None:
         """Stage the reads."""
@@ -160,8 +160,7 @@ class BodySide:
         if self._is_staged:
             rows.drop_chunks(self.exchange_id, self.side)
         stream = StreamSide(self.exchange_id, self.side, None, frames)
-        for at_us, data in reads:
-            stream.add(at_us, data)
+        stream.add(reads)
         return stream.close(rows)
 
     def resume(self, connection: sqlite3.Connection, next_seq: int) -> None:

@@ -7,13 +7,13 @@ staged, so that a killed process loses nothing.
 import re
 import sqlite3
 from codecs import getincrementaldecoder
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 
 from proxy.exchange import Side
 from proxy.read.websocket import CLOSE, TEXT, WebSocketReader
 from proxy.store.chunks import MAX_MIDDLE_BYTES, ChunkRuns, Frames, RunRow, as_stored, read_chunks
-from proxy.store.masked import MaskedLines, SecretPaths
+from proxy.store.masked import MaskedLines, Read, SecretPaths, joined
 from proxy.store.rows import DIGEST_BYTES, Rows, Sent
 
 _MASK_IN_JSON = re.compile(rb"\[masked:[0-9a-f]{12}\]")
@@ -46,15 +46,20 @@ class _ChunkedSide:
         """How many chunks are in their place."""
         return self._runs.seq
 
-    def _put(self, at_us: int, data: bytes, opcode: int | None = None) -> None:
-        self._digest.update(data)
-        frame_id, middle = self._frames.part(data) if opcode in (None, TEXT) else (None, data)
-        stored = as_stored(middle)
-        if len(middle) > MAX_MIDDLE_BYTES:
-            frame_id, stored = self._frames.whole(data)
-        if isinstance(stored, bytes):
-            self.is_text = False
-        self._runs.add(self._rows, at_us, stored, opcode, frame_id)
+    def _put(self, reads: Sequence[Read], opcode: int | None = None) -> None:
+        together = joined(reads)
+        for part in [data for _, data in reads] if together is None else (together,):
+            self._digest.update(part)
+        frames, add, rows = self._frames, self._runs.add, self._rows
+        may_share = opcode in (None, TEXT)
+        for at_us, data in reads:
+            frame_id, middle = frames.part(data) if may_share else (None, data)
+            stored = as_stored(middle)
+            if len(middle) > MAX_MIDDLE_BYTES:
+                frame_id, stored = frames.whole(data)
+            if isinstance(stored, bytes):
+                self.is_text = False
+            add(rows, at_us, stored, opcode, frame_id)
 
     def _save_chunks(self, rows: Rows) -> None:
         self._runs.flush(self._rows)
@@ -73,14 +78,13 @@ class StreamSide(_ChunkedSide):
         self._lines = MaskedLines(secrets) if secrets is not None else None
         self._staged: list[tuple[int, bytes]] = []
 
-    def add(self, at_us: int, data: bytes) -> None:
-        """Take one read."""
-        self.received_bytes += len(data)
+    def add(self, reads: Sequence[Read]) -> None:
+        """Take some reads."""
+        self.received_bytes += sum([len(data) for _, data in reads])
         if self._lines is None:
-            self._put(at_us, data)
+            self._put(reads)
             return
-        for ready in self._lines.add(at_us, data):
-            self._put(*ready)
+        self._put(self._lines.add_some(reads))
         self.masked = self._lines.masked
 
     def save(self, rows: Rows) -> None:
@@ -99,8 +103,7 @@ class StreamSide(_ChunkedSide):
     def close(self, rows: Rows) -> Sent:
         """Write the last chunks."""
         if self._lines is not None:
-            for ready in self._lines.end():
-                self._put(*ready)
+            self._put(self._lines.end())
             self.masked = self._lines.masked
         self.save(rows)
         return Sent(self._digest.digest(), None, self.is_text or self._is_text_as_a_whole(rows), self.masked)
@@ -153,8 +156,12 @@ class TunnelSide(_ChunkedSide):
         self._is_stale = False
         self._staged_window = reader.window
 
-    def add(self, at_us: int, data: bytes) -> None:
-        """Take one read."""
+    def add(self, reads: Sequence[Read]) -> None:
+        """Take some reads."""
+        for at_us, data in reads:
+            self._add_one(at_us, data)
+
+    def _add_one(self, at_us: int, data: bytes) -> None:
         self.received_bytes += len(data)
         self._last_us = at_us
         messages, start = self._reader.feed(data)
@@ -172,7 +179,7 @@ class TunnelSide(_ChunkedSide):
         if self._runs.seq == 0 and self.side is Side.CLIENT:
             # The SDK's first message is masked before it reaches the journal; here that is only counted.
             self.masked = len(_MASK_IN_JSON.findall(payload[:65536]))
-        self._put(at_us, payload, opcode)
+        self._put([(at_us, payload)], opcode)
 
     def save(self, rows: Rows) -> None:
         """Write the messages, stage the start of the one that is incomplete."""

@@ -7,11 +7,11 @@ import struct
 from proxy.clock import ClockReading
 from proxy.exchange import Outcome, Side
 from proxy.record.journal import Close, Gap, Kind, Open, Response, SegmentHeader
-from proxy.store.courtesy import in_steps
+from proxy.store.courtesy import STEP, in_steps, politely
 from proxy.store.masked import SecretPaths
 from proxy.store.rows import MAX_INTEGER, Rows
 from proxy.store.running import Running, Shared, resume
-from proxy.store.segments import DAMAGE, Batch
+from proxy.store.segments import DAMAGE, Batch, Records
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +44,8 @@ class Intake:
         self._running: dict[int, Running] = {}
         self._touched: dict[int, Running] = {}  # since it was saved, and in this batch:
         self._closed: set[int] = set()
+        # A stream's reads are taken together: one by one, half of the work would be to find where each belongs.
+        self._streamed: dict[int, list[tuple[int, bytes]]] = {}
         self._last_ns: int | None = None
         self._offset_ns = 0  # wall time less monotonic time
         self._first_id = 1
@@ -59,14 +61,31 @@ class Intake:
         """Put a batch's records into the open transaction, except bodies that may end soon."""
         if batch.header is not None and batch.header.run_id != self._run_id:
             self._begin_run(batch.header)
-        take_record = self._take_record
         self._last_ns = None
-        for kind, number, at_ns, payload in in_steps(batch.records):
+        self._take_records(batch.records)
+        for exchange_id in politely(list(self._streamed)):
+            self._take_stream(exchange_id)
+        self._save([exchange for exchange in self._touched.values() if not exchange.is_holding])
+
+    def _take_records(self, records: Records) -> None:
+        take_record, running, streamed = self._take_record, self._running, self._streamed
+        before = self._first_id - 1
+        for kind, number, at_ns, payload in in_steps(records):
             try:
                 if kind == DAMAGE:
                     self._gap(None, self._last_ns, payload.decode())
                     continue
                 self._last_ns = at_ns
+                if kind == _UPSTREAM_DATA:
+                    exchange = running.get(before + number)
+                    if exchange is not None and exchange.is_streaming:
+                        reads = streamed.setdefault(exchange.id, [])
+                        reads.append((at_ns, payload))
+                        if len(reads) == STEP:
+                            self._take_stream(exchange.id)
+                        continue
+                elif before + number in streamed:
+                    self._take_stream(before + number)
                 take_record(kind, number, at_ns, payload)
             except _MALFORMED as error:
                 self._gap(None, at_ns, f"a record of the journal is malformed: {error}")
@@ -74,7 +93,6 @@ class Intake:
                 raise
             except Exception as error:  # noqa: BLE001 - see there
                 self._survive(self._first_id + number - 1, at_ns, error)
-        self._save([exchange for exchange in self._touched.values() if not exchange.is_holding])
 
     def save_held(self) -> None:
         """Before the transaction's end: stage what `take` held."""
@@ -93,6 +111,20 @@ class Intake:
         self._closed.clear()
         self._rows.write()
 
+    def _take_stream(self, exchange_id: int) -> None:
+        reads = self._streamed.pop(exchange_id)
+        exchange = self._running.get(exchange_id)
+        if exchange is None:  # it was given up since: see `_survive`
+            return
+        self._touched[exchange_id] = exchange
+        since_ns = exchange.started_at_us * 1000 - self._offset_ns
+        try:
+            exchange.data(Side.UPSTREAM, [((at_ns - since_ns) // 1000, data) for at_ns, data in reads])
+        except _BEYOND_US:
+            raise
+        except Exception as error:  # noqa: BLE001 - see there
+            self._survive(exchange_id, reads[-1][0], error)
+
     def _take_record(self, kind: int, number: int, at_ns: int, payload: bytes) -> None:
         if kind in (_CLIENT_DATA, _UPSTREAM_DATA):
             exchange_id = self._first_id + number - 1
@@ -100,7 +132,7 @@ class Intake:
             if exchange is not None:
                 self._touched[exchange_id] = exchange
                 at_us = (at_ns + self._offset_ns) // 1000 - exchange.started_at_us
-                exchange.data(kind - _CLIENT_DATA, at_us, payload)
+                exchange.data(kind - _CLIENT_DATA, ((at_us, payload),))
         elif kind == _OPEN:
             self._open(number, at_ns, Open.unpack(payload))
         elif kind in (_RESPONSE, _CLOSE):

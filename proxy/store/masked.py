@@ -9,7 +9,7 @@ and the query's parameters with a secret's name are masked.
 """
 
 import re
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Sequence
 from urllib.parse import unquote_to_bytes
 
 import msgspec
@@ -17,6 +17,7 @@ import msgspec
 from proxy.secret import masked, masked_credentials
 
 MAX_LINE_BYTES = 32 << 20
+_JOINED_BYTES = 64 * 1024
 """A line of a stream longer than that is no longer kept to find its secrets."""
 
 _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"(\s*:)?|["\[\]{}]', re.DOTALL)
@@ -46,6 +47,8 @@ _decode = msgspec.json.Decoder(str).decode
 Edit = tuple[int, int, bytes]
 """Start, end, what stands there instead."""
 _Steps = tuple[str, ...]
+Read = tuple[int, bytes]
+"""When it came (µs since the exchange's start), and what."""
 
 
 class SecretPaths:
@@ -258,6 +261,14 @@ def _text(raw: bytes) -> str:
         return raw[1:-1].decode("latin-1")
 
 
+def joined(reads: Sequence[Read]) -> bytes | None:
+    """The bytes of some reads together; None where to copy them costs more than to take them one by one."""
+    if len(reads) == 1:
+        return reads[0][1]
+    parts = [data for _, data in reads]
+    return b"".join(parts) if sum(map(len, parts)) <= _JOINED_BYTES else None
+
+
 class MaskedLines:
     """Masks the JSON in the lines of a stream (SSE's `data:` lines, or JSON lines), reads kept apart.
 
@@ -269,12 +280,20 @@ class MaskedLines:
         self._paths = paths
         self._line = bytearray()  # the start of the line that is on its way, as far as it was given back already
         self._is_entered = False  # and whether a path may begin in it
-        self.held: list[tuple[int, bytes]] = []
+        self.held: list[Read] = []
         """Reads that wait for the end of a line, with their times; complete lines in them are masked already."""
         self.masked = 0
         """How many values were masked."""
 
-    def add(self, at_us: int, data: bytes) -> list[tuple[int, bytes]]:
+    def add_some(self, reads: Sequence[Read]) -> Sequence[Read]:
+        """The same as `add` for each, but whole lines are looked through at once."""
+        if not self.held and not self._line and reads[-1][1].endswith(b"\n"):
+            together = joined(reads)
+            if together is not None and not self._paths.may_hold(together):
+                return reads
+        return [ready for read in reads for ready in self.add(*read)]
+
+    def add(self, at_us: int, data: bytes) -> list[Read]:
         """Take a read, give back what can be stored."""
         if not self.held:
             if not self._line and data.endswith(b"\n") and not self._paths.may_hold(data):
@@ -300,7 +319,7 @@ class MaskedLines:
         """Go on after a read that was given back already."""
         self._keep_line(data)
 
-    def end(self) -> list[tuple[int, bytes]]:
+    def end(self) -> list[Read]:
         """What is still held back: the stream ended."""
         if not self.held:
             return []
@@ -323,7 +342,7 @@ class MaskedLines:
         start = joined.rfind(b"\n") + 1
         return joined[start:] if start else bytes(self._line) + joined
 
-    def _release(self, open_line: bytes) -> list[tuple[int, bytes]]:
+    def _release(self, open_line: bytes) -> list[Read]:
         released, self.held = self.held, []
         self._line[:] = open_line
         self._is_entered = self._paths.may_enter(open_line)

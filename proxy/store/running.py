@@ -1,7 +1,7 @@
 """An exchange on its way into the trace: its row's columns and its two sides, made from records or from the trace."""
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ from proxy.store.body_side import BodySide
 from proxy.store.chunk_sides import StreamSide, TunnelSide
 from proxy.store.chunks import Frames, Seams, read_chunks
 from proxy.store.heads import field_values, fields_json, lines_of, request_line, split_head, status_line
-from proxy.store.masked import SecretPaths
+from proxy.store.masked import Read, SecretPaths
 from proxy.store.rows import EXCHANGE_COLUMNS, MAX_INTEGER, Rows, Sent
 
 _STREAM_TYPES = (b"text/event-stream", b"application/x-ndjson", b"application/ndjson", b"application/jsonl")
@@ -155,13 +155,13 @@ class Running:
             self.response_trailers = fields_json(lines).decode()
         self.is_changed = True
 
-    def data(self, side: int, at_us: int, data: bytes) -> None:
-        """One read."""
-        self.last_us = at_us
+    def data(self, side: int, reads: Sequence[Read]) -> None:
+        """Some reads, at least one."""
+        self.last_us = max(self.last_us, reads[-1][0])
         sender = self._sides[side]
         if sender is None:
             sender = self._sides[side] = self._new_side(_SIDES[side])
-        sender.add(at_us, data)
+        sender.add(reads)
 
     def _new_side(self, side: Side, next_seq: int = 0, window: bytes = b"") -> AnySide:
         is_stream, deflate = self._framing
@@ -175,6 +175,11 @@ class Running:
 
     def _frames(self) -> Frames:
         return Frames(self._shared.rows.frame, self._shared.seams)
+
+    @property
+    def is_streaming(self) -> bool:
+        """Whether the upstream's bytes are kept as a stream."""
+        return type(self._sides[1]) is StreamSide
 
     @property
     def is_holding(self) -> bool:

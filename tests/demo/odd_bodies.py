@@ -20,7 +20,7 @@ JSON: st.SearchStrategy[Any] = st.recursive(
 def survives(path: str, bodies: st.SearchStrategy[Any], check: Callable[[Any, Answer], None]) -> None:
     """Post bodies to one lookalike; `check` gets every answer, none of which may be a server's error."""
 
-    @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=150, suppress_health_check=list(HealthCheck))
     @given(bodies | JSON)
     def answers(body: Any) -> None:
         got = runner.run(post(server, path, body))

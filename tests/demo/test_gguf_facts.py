@@ -110,7 +110,7 @@ def test_missing_file_is_refused(tmp_path: Path) -> None:
         read_gguf(tmp_path / "none.gguf")
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data())
 def test_changed_bytes_are_read_or_refused_never_tripped_over(data: st.DataObject) -> None:
     changed = bytearray(WHOLE[: data.draw(st.integers(0, len(WHOLE)))])

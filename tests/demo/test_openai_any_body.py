@@ -97,7 +97,7 @@ bodies = st.builds(
 
 
 @pytest.mark.parametrize("path", PATHS)
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(some=st.lists(bodies, min_size=1, max_size=6))
 def test_no_body_breaks_the_server(path: str, some: list[dict[str, Any]]) -> None:
     async def main() -> None:

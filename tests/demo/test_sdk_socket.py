@@ -572,7 +572,7 @@ async def _always_answers(socket: Socket, name: str, endpoint: str, parameter: A
     assert frame.get("error", {}).get("title") != "Internal error", frame
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_no_parameter_breaks_an_endpoint(data: st.DataObject) -> None:
     """Whatever is sent: an answer, an error or a warning, never a bug."""
@@ -589,7 +589,7 @@ def test_no_parameter_breaks_an_endpoint(data: st.DataObject) -> None:
     run(test)
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=80, suppress_health_check=list(HealthCheck))
 @given(parameters=st.lists(_CONFIGURED, min_size=1, max_size=5))
 def test_no_configuration_breaks_a_prediction(parameters: list[Any]) -> None:
     """Values of the wrong form are refused; those of the right form reach the engine."""

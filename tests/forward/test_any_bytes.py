@@ -81,7 +81,7 @@ _MESSAGES = st.booleans().flatmap(
 )
 
 
-@settings(max_examples=35, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=35, suppress_health_check=list(HealthCheck))
 @given(
     request=_MESSAGES,
     response=_MESSAGES,

@@ -33,7 +33,7 @@ RESPONSES = [
     b"HTTP/1.1 204 No Content\r\n\r\n",
     b"HTTP/1.1 103 Early Hints\r\n\r\n" + length_response(b"late"),
 ]
-FEW = settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+FEW = settings(max_examples=100, suppress_health_check=list(HealthCheck))
 
 
 @st.composite

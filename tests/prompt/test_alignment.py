@@ -78,7 +78,7 @@ TEXTS = st.one_of(
 ).filter(lambda text: bool(text.strip()))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(TEXTS, min_size=1, max_size=12), st.booleans())
 def test_all_of_a_whole_chat_is_kept(texts: list[str], has_system: bool) -> None:
     messages = said(*texts[1:], system=texts[0]) if has_system else said(*texts)
@@ -87,7 +87,7 @@ def test_all_of_a_whole_chat_is_kept(texts: list[str], has_system: bool) -> None
     assert set(fates_of(found)) == {"kept"}
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.one_of(TEXTS, st.integers(0, 99).map(LONG.format)), min_size=1, max_size=12, unique=True), st.data())
 def test_a_long_unique_message_that_was_dropped_is_never_kept(texts: list[str], data: st.DataObject) -> None:
     messages = said(*texts)
@@ -99,7 +99,7 @@ def test_a_long_unique_message_that_was_dropped_is_never_kept(texts: list[str], 
             assert fate.fate is (Fate.KEPT if is_kept else Fate.MISSING)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.text('ab{}":,[]<>\n é\ud83d', max_size=80),
     st.lists(st.lists(st.text('ab{}":,\n \ud83d', max_size=20), max_size=3), max_size=5),
@@ -111,7 +111,7 @@ def test_any_strings_are_aligned(prompt: str, messages: list[list[str]], tools: 
     aligned(prompt, pieces)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.text("abc \n", min_size=80, max_size=200), st.integers(0, 1000), st.integers(20, 60))
 def test_what_is_left_of_a_cut_text_is_found_at_both_ends(noise: str, at: int, cut: int) -> None:
     text = f"Once upon a time there was a fox. {noise} And so the fox went home at last."

@@ -424,7 +424,7 @@ def schedules(draw: st.DrawFn, *, is_unique: bool) -> Schedule:
 
 
 @given(schedule=schedules(is_unique=True), seed=st.integers(0, 1000))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_unique_texts_are_never_paired_wrongly(schedule: Schedule, seed: int) -> None:
     order = random.Random(seed)
     for events in (schedule.inputs, schedule.outputs):
@@ -444,7 +444,7 @@ def test_unique_texts_are_never_paired_wrongly(schedule: Schedule, seed: int) ->
 
 
 @given(schedule=schedules(is_unique=False), seed=st.integers(0, 1000))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_of_equal_texts_nothing_is_asserted_that_may_be_wrong(schedule: Schedule, seed: int) -> None:
     order = random.Random(seed)
     for events in (schedule.inputs, schedule.outputs):

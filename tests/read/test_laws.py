@@ -21,7 +21,7 @@ REGISTRY = Registry(BUILT_IN)
 DIALECTS = sorted(CASES)
 PLACES = st.lists(st.integers(0, 1 << 20), max_size=12)
 DEFLATERS: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.compress, "deflate": zlib.compress}
-many = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+many = settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow])
 
 
 def _read(case: Case) -> Sequence[Reading]:

@@ -268,7 +268,7 @@ def test_what_was_measured_last_decides_for_calls_to_the_same_model_and_surface(
 VALUE = st.none() | st.booleans() | st.integers(-5, 5) | st.floats(0, 2, width=32) | st.sampled_from(["a", ["a"], []])
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(asked=VALUE, base=VALUE, source=st.sampled_from((BASE, PROPS)))
 def test_a_value_in_force_is_always_one_that_somebody_told(
     shared: Traffic, asked: Json, base: Json, source: str

@@ -105,7 +105,7 @@ chunks = st.tuples(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(given_chunks=st.lists(chunks, max_size=40), flushes=st.sets(st.integers(0, 40)), after=st.integers(-1, 40))
 def test_chunks_are_read_as_they_were_added(
     connection: sqlite3.Connection,

@@ -44,7 +44,7 @@ def check(trace: Path) -> None:
     assert not list(journal_folder(trace).glob("*.seg"))
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=50)
+@settings(suppress_health_check=[HealthCheck.too_slow], max_examples=50)
 @given(
     flips=st.lists(st.tuples(st.integers(0, 5000), st.integers(1, 255)), max_size=6),
     cut=st.integers(0, 5000),
@@ -64,7 +64,7 @@ def test_damaged_bytes_become_gaps(flips: list[tuple[int, int]], cut: int, inser
         check(trace)
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=50)
+@settings(suppress_health_check=[HealthCheck.too_slow], max_examples=50)
 @given(
     records=st.lists(
         st.tuples(

@@ -136,7 +136,32 @@ def everything(trace: Path) -> dict[str, list[tuple[object, ...]]]:
         return found
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=60)
+def test_streams_that_run_side_by_side_are_told_apart_in_one_batch(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "t.db")
+    sent: dict[int, list[bytes]] = {journal.open(): [] for _ in range(3)}
+    for number in sent:
+        journal.response(number, b"text/event-stream")
+    for step in range(100):
+        for number in list(sent)[: 3 if step < 50 else 2]:
+            sent[number].append(b'data: {"n":%d,"step":%d}\n\n' % (number, step))
+            journal.data(number, Side.UPSTREAM, sent[number][-1])
+        if step == 49:
+            journal.close(3)
+    for number in (1, 2):
+        journal.close(number)
+    journal.write()
+    ingest_whole(journal.trace)
+    with Trace.open(journal.trace) as opened:
+        for number, reads in sent.items():
+            chunks = opened.connection.execute(
+                "SELECT text, at_us FROM chunks WHERE exchange_id = ? ORDER BY seq", (number,)
+            ).fetchall()
+            assert [text.encode() for text, _ in chunks] == reads
+            assert len({at_us for _, at_us in chunks}) == len(reads)
+    assert verify(journal.trace).is_ok
+
+
+@settings(suppress_health_check=[HealthCheck.too_slow], max_examples=60)
 @given(
     plans=runs(),
     order=st.lists(st.integers(0, 100), max_size=60),

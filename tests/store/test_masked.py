@@ -14,7 +14,7 @@ from proxy.exchange import Side
 from proxy.secret import masked, masked_credentials
 from proxy.store.bodies import members_of
 from proxy.store.ingest import Ingest
-from proxy.store.masked import Edit, MaskedLines, SecretPaths, Walk, apply
+from proxy.store.masked import Edit, MaskedLines, Read, SecretPaths, Walk, apply
 from proxy.store.trace import Trace
 from tests.store.journal_builder import KEY, Journal
 
@@ -223,13 +223,20 @@ def masked_stream() -> bytes:
     return STREAM.replace(b'"first"', b'"' + mask(b"first") + b'"').replace(b'"second"', b'"' + mask(b"second") + b'"')
 
 
-@given(cuts=st.sets(st.integers(1, len(STREAM) - 1), max_size=40))
-def test_lines_are_masked_however_they_are_read(cuts: set[int]) -> None:
+LINE_ENDS = [match.end() for match in re.finditer(rb"\n", STREAM[:-1])]
+
+
+@given(
+    cuts=st.sets(st.one_of(st.integers(1, len(STREAM) - 1), st.sampled_from(LINE_ENDS)), max_size=40),
+    groups=st.sets(st.integers(1, 40)),
+)
+def test_lines_are_masked_however_they_are_read_and_taken_together(cuts: set[int], groups: set[int]) -> None:
     lines = MaskedLines(SECRETS)
     edges = [0, *sorted(cuts), len(STREAM)]
-    found = []
-    for number, (start, end) in enumerate(itertools.pairwise(edges)):
-        found += lines.add(number, STREAM[start:end])
+    reads = [(number, STREAM[start:end]) for number, (start, end) in enumerate(itertools.pairwise(edges))]
+    found: list[Read] = []
+    for start, end in itertools.pairwise(sorted({0, len(reads), *(at for at in groups if at < len(reads))})):
+        found += lines.add_some(reads[start:end])
     found += lines.end()
     assert b"".join(data for _, data in found) == masked_stream()
     assert [at_us for at_us, _ in found] == list(range(len(edges) - 1))

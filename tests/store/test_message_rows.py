@@ -106,7 +106,7 @@ def with_two_arrays(value: Any) -> bytes:
 FORMS = (as_json, escaped, pretty, with_bom, with_two_contents, with_two_arrays)
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     texts=st.lists(st.tuples(TEXT, st.sampled_from([1, 5, 200])), min_size=1, max_size=5),
     answer=st.tuples(TEXT, st.sampled_from([1, 200])),

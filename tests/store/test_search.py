@@ -187,7 +187,7 @@ ODD = st.text(
 )
 
 
-@settings(max_examples=75, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=75, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=TEXT | ODD, data=st.data())
 @example(text="\0a\0", data=None)
 def test_any_part_of_any_text_is_found(shared: Traffic, text: str, data: st.DataObject | None) -> None:

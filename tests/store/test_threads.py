@@ -551,7 +551,7 @@ def operations(draw: st.DrawFn) -> list[tuple[str, int]]:
 numbers = count()
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=operations(), with_system=st.booleans())
 def test_any_tree_is_found_as_it_was_made(shared: Traffic, steps: list[tuple[str, int]], with_system: bool) -> None:
     session = f"X-Proxy-Log-Session: tree {next(numbers)}"

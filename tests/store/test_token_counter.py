@@ -44,7 +44,7 @@ def test_an_encoding_that_is_not_there_is_refused() -> None:
         TokenCounter("gpt2")
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.text(st.characters(codec="utf-8"), max_size=50))
 def test_any_text_has_a_count_between_nothing_and_its_bytes(text: str) -> None:
     count = COUNTERS["cl100k_base"].count(text)

@@ -15,7 +15,7 @@ from tests.store.test_ingest import ingest_in_steps
 from tests.store.websocket_frames import frames, messages_of
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=30)
+@settings(suppress_health_check=[HealthCheck.too_slow], max_examples=30)
 @given(
     data=st.data(),
     read_bytes=st.integers(1, 60),
