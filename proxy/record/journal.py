@@ -14,11 +14,12 @@ Facts
 """
 
 import struct
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
+
+from zlib_ng.zlib_ng import crc32
 
 from proxy.clock import ClockReading
 from proxy.exchange import Outcome
@@ -76,8 +77,8 @@ def pack_record(kind: int, exchange: int, at_ns: int, payload: bytes) -> tuple[b
     checked = _CHECKED_HEADER.pack(kind, exchange, at_ns)
     if len(payload) < _JOINED_BYTES:
         checked += payload
-        return _UNCHECKED_HEADER.pack(len(payload), zlib.crc32(checked)), checked
-    crc = zlib.crc32(payload, zlib.crc32(checked))
+        return _UNCHECKED_HEADER.pack(len(payload), crc32(checked)), checked
+    crc = crc32(payload, crc32(checked))
     return _UNCHECKED_HEADER.pack(len(payload), crc) + checked, payload
 
 
@@ -307,7 +308,7 @@ def scan(data: bytes, offset: int = 0) -> Iterator[tuple[Record | Damage, int]]:
         if after > end:
             return
         payload = data[offset + header_size : after]
-        if zlib.crc32(data[offset + 8 : after]) == crc:
+        if crc32(data[offset + 8 : after]) == crc:
             yield Record(kind, exchange, at_ns, payload), after
         else:
             yield Damage(offset, after - offset), after

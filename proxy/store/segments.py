@@ -7,10 +7,11 @@ one segment is read and still there, and the position names it: every other segm
 
 import os
 import struct
-import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
+
+from zlib_ng.zlib_ng import crc32
 
 from proxy.record.journal import MAX_PAYLOAD_BYTES, RECORD_HEADER, SEGMENT_HEADER, SegmentHeader
 from proxy.store.courtesy import STEP, give_way
@@ -172,7 +173,7 @@ def parse(data: bytes) -> tuple[Records, int]:
     """The whole records at the start of `data` and how many bytes they are; neighbouring damage comes as one."""
     records: Records = []
     view = memoryview(data)
-    unpack, header_size, crc32 = RECORD_HEADER.unpack_from, RECORD_HEADER.size, zlib.crc32
+    unpack, header_size = RECORD_HEADER.unpack_from, RECORD_HEADER.size
     offset, end = 0, len(data)
     damaged_from = -1
     while offset + header_size <= end:
