@@ -73,7 +73,8 @@ class BodySide:
     def add(self, reads: Sequence[Read]) -> None:
         """Take some reads."""
         self._reads += reads
-        self.received_bytes += sum([len(data) for _, data in reads])
+        for _, data in reads:
+            self.received_bytes += len(data)
 
     def save(self, rows: Rows) -> None:
         """Stage the reads."""

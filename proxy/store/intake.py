@@ -84,7 +84,7 @@ class Intake:
                         if len(reads) == STEP:
                             self._take_stream(exchange.id)
                         continue
-                elif before + number in streamed:
+                elif streamed and before + number in streamed:
                     self._take_stream(before + number)
                 take_record(kind, number, at_ns, payload)
             except _MALFORMED as error:

@@ -55,7 +55,17 @@ class _End(NamedTuple):
 class Running:
     """One exchange; the attributes with names of columns are its row's."""
 
-    __slots__ = (*_OWN_COLUMNS, "_framing", "_is_peeked", "_shared", "_sides", "first_byte_us", "is_changed", "last_us")
+    __slots__ = (
+        *_OWN_COLUMNS,
+        "_framing",
+        "_is_peeked",
+        "_shared",
+        "_sides",
+        "first_byte_us",
+        "is_changed",
+        "is_streaming",
+        "last_us",
+    )
 
     def __init__(self, shared: Shared, exchange_id: int, run: int, started_at_us: int) -> None:
         """An exchange of which nothing else is known yet."""
@@ -87,6 +97,8 @@ class Running:
         """When the last thing came that is known of it."""
         self.is_changed = True
         """The row in the trace, if there is one, is older than this."""
+        self.is_streaming = False
+        """The upstream's bytes are kept as a stream, and some came."""
         self._framing: Framing = (False, None)
         self._is_peeked = False
         self._sides: list[AnySide | None] = [None, None]
@@ -170,16 +182,12 @@ class Running:
             reader = WebSocketReader(is_deflated=deflate is not None, keeps_context=keeps_context, window=window)
             return TunnelSide(self.id, side, reader, self._frames(), next_seq)
         if side is Side.UPSTREAM and is_stream:
+            self.is_streaming = True
             return StreamSide(self.id, side, self._shared.secrets, self._frames(), next_seq)
         return BodySide(self.id, side, self._shared.secrets)
 
     def _frames(self) -> Frames:
         return Frames(self._shared.rows.frame, self._shared.seams)
-
-    @property
-    def is_streaming(self) -> bool:
-        """Whether the upstream's bytes are kept as a stream."""
-        return type(self._sides[1]) is StreamSide
 
     @property
     def is_holding(self) -> bool:
