@@ -32,6 +32,7 @@ class BodySide:
         "_reads",
         "_runs",
         "_saved_chunks",
+        "_seam",
         "_secrets",
         "exchange_id",
         "received_bytes",
@@ -47,6 +48,7 @@ class BodySide:
         self._runs: ChunkRuns | None = None  # made when it is known that there is more than one read
         self._saved_chunks = 0
         self._is_staged = False
+        self._seam: bytes | None = b""  # the end of what is staged; None once a secret may follow it
         self._long: LongBody | None = None
         self.received_bytes = 0
 
@@ -90,12 +92,22 @@ class BodySide:
                 self._long.add(data)
             self._long.save(rows)
         else:
+            is_harmless = self._is_harmless()
             rows.staged += [
-                (self.exchange_id, self.side, first + index, at_us, data, None)
+                (self.exchange_id, self.side, first + index, at_us, as_stored(data) if is_harmless else data, None)
                 for index, (at_us, data) in enumerate(self._reads)
             ]
         self._is_staged = True
         self._reads = []
+
+    def _is_harmless(self) -> bool:
+        """Whether nothing in the reads can be a secret: no name that leads to one came before it."""
+        if self._seam is None:
+            return False
+        text = b"".join([self._seam, *[data for _, data in self._reads]])
+        is_harmless = not self._secrets.may_enter(text)
+        self._seam = text[-self._secrets.seam_bytes :] if is_harmless else None
+        return is_harmless
 
     def _save_sizes(self, rows: Rows, *, is_end: bool) -> None:
         """The reads' sizes and times as chunks; most bodies are one read."""
@@ -169,11 +181,12 @@ class BodySide:
         self._runs = ChunkRuns(self.exchange_id, self.side, next_seq)
         self._saved_chunks = next_seq
         staged, blobs = connection.execute(
-            "SELECT coalesce(sum(length(data)), 0), count(blob_id) FROM staged_chunks"
+            "SELECT coalesce(sum(length(CAST(data AS BLOB))), 0), count(blob_id) FROM staged_chunks"
             " WHERE exchange_id = ? AND side = ?",
             (self.exchange_id, self.side),
         ).fetchone()
         self._is_staged = next_seq > 0
+        self._seam = None
         self.received_bytes = staged
         if blobs:
             self._long = LongBody(self.exchange_id, self.side, self._secrets)

@@ -16,7 +16,7 @@ MAX_PENDING_BYTES = 8 << 20
 MAX_CACHED = 8192
 MAX_CACHED_BODY_BYTES = 4096
 
-StagedRow = tuple[int, int, int, int, bytes | None, int | None]
+StagedRow = tuple[int, int, int, int, str | bytes | None, int | None]
 """exchange_id, side, seq, at_us, data, blob_id."""
 
 
@@ -45,7 +45,9 @@ _INSERT_EXCHANGE = (
     f"INSERT OR REPLACE INTO recorded_exchanges({', '.join(EXCHANGE_COLUMNS)})"
     f" VALUES({', '.join('?' * len(EXCHANGE_COLUMNS))})"
 )
-_STAGE = "INSERT OR REPLACE INTO staged_chunks VALUES(?1, ?2, ?3, ?4, sealed(?5, ?1, ?2, ?3, ?4), ?6)"
+_STAGE = """
+INSERT OR REPLACE INTO staged_chunks
+VALUES(?1, ?2, ?3, ?4, CASE typeof(?5) WHEN 'text' THEN ?5 ELSE sealed(?5, ?1, ?2, ?3, ?4) END, ?6)"""
 _ADD_TOTAL = """
 INSERT INTO model_totals VALUES(?, ?, ?, ?, ?, ?) ON CONFLICT(model, outcome) DO UPDATE SET
 exchanges = exchanges + excluded.exchanges, request_bytes = request_bytes + excluded.request_bytes,

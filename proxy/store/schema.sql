@@ -93,7 +93,7 @@ CREATE TABLE staged_chunks (                -- bytes of running exchanges that h
     side INTEGER NOT NULL,
     seq INTEGER NOT NULL,                   -- their order; -1: the 32 KiB that came before, for a compressed WebSocket
     at_us INTEGER NOT NULL,
-    data BLOB,                              -- a body's reads, chunks held back, a message's start; sealed, see sealed.py
+    data BLOB,                              -- a body's reads, chunks held back, a message's start; a BLOB is sealed, see sealed.py
     blob_id INTEGER REFERENCES blobs(id),   -- or a part of a long body, in its place already
     PRIMARY KEY (exchange_id, side, seq)
 );

@@ -171,8 +171,10 @@ class Trace:
         )
         waiting = []
         for data, is_sealed in staged:
+            if is_sealed and data is None:  # there is no key, so what follows is not known
+                break
             if is_sealed:
-                waiting.append(data or b"")
+                waiting.append(data)
             else:
                 yield data
         if waiting:

@@ -3,6 +3,7 @@
 import itertools
 import json
 import re
+import sqlite3
 import time
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from proxy.store.bodies import members_of
 from proxy.store.ingest import Ingest
 from proxy.store.masked import Edit, MaskedLines, Read, SecretPaths, Walk, apply
 from proxy.store.trace import Trace
+from proxy.store.verify import verify
 from tests.store.journal_builder import KEY, Journal
 
 PATHS = ("integrations[].headers.*", "tools[].headers.*", "tools[].authorization")
@@ -310,3 +312,45 @@ def test_a_secret_never_lies_open_in_the_traces_files_while_its_exchange_runs(tm
         shown = b"".join(trace.body(1, Side.CLIENT))
     assert shown == body.replace(b"very-secret-token", mask(b"very-secret-token"))
     ingest.close()
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+@pytest.mark.parametrize("tools", [b'"tools"', b'"to\\u006fls"', '"é":1,"tools"'.encode()])
+def test_what_waits_unsealed_is_no_part_of_a_secret_however_it_was_read(
+    tmp_path: Path, tools: bytes, restarts: bool
+) -> None:
+    body = b'{"model":"m",' + tools + b':[{"type":"mcp","authorization":"QZQZQZQZ"}],"n":[1,2]}'
+    journal = Journal(tmp_path / "t.db")
+    ingest = Ingest(journal.trace, key=KEY, body_fields=("tools[].authorization",))
+    for first, second in ((at, at + step) for step in (1, 7, len(body)) for at in range(1, len(body))):
+        number = journal.open()
+        for data in (body[:first], body[first:second], body[second:]):
+            if data:
+                journal.data(number, Side.CLIENT, data)
+                journal.next_segment()  # taken in by itself
+    ingest.hold_bytes = 0
+    while ingest.run_once():
+        if restarts:
+            ingest.close()
+            ingest = Ingest(journal.trace, key=KEY, body_fields=("tools[].authorization",))
+            ingest.hold_bytes = 0
+    connection = sqlite3.connect(journal.trace)
+    unsealed = connection.execute(
+        "SELECT data FROM staged_chunks WHERE typeof(data) = 'text' ORDER BY exchange_id, seq"
+    ).fetchall()
+    connection.close()
+    assert unsealed
+    assert not any(set(data) & set("QZ") for (data,) in unsealed)
+    with Trace.open(journal.trace) as trace:
+        for number in range(1, journal.exchange + 1):
+            assert b"".join(trace.body(number, Side.CLIENT)) == body.replace(b"QZQZQZQZ", mask(b"QZQZQZQZ"))
+            journal.close(number)
+    journal.write()
+    while ingest.run_once():
+        pass
+    ingest.close()
+    report = verify(journal.trace)
+    assert report.is_ok
+    with Trace.open(journal.trace) as trace:
+        for number in range(1, journal.exchange + 1):
+            assert b"".join(trace.body(number, Side.CLIENT)) == body.replace(b"QZQZQZQZ", mask(b"QZQZQZQZ"))
