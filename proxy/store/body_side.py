@@ -105,7 +105,8 @@ class BodySide:
         if self._seam is None:
             return False
         text = b"".join([self._seam, *[data for _, data in self._reads]])
-        is_harmless = not self._secrets.may_enter(text)
+        # What is not UTF-8 may be read as a name all the same.
+        is_harmless = isinstance(as_stored(text), str) and not self._secrets.may_enter(text)
         self._seam = text[-self._secrets.seam_bytes :] if is_harmless else None
         return is_harmless
 

@@ -123,7 +123,8 @@ class Intake:
         except _BEYOND_US:
             raise
         except Exception as error:  # noqa: BLE001 - see there
-            self._survive(exchange_id, reads[-1][0], error)
+            lost = Gap(reads[0][0], 0, len(reads), 0, sum([len(data) for _, data in reads]))
+            self._survive(exchange_id, reads[-1][0], error, lost)
 
     def _take_record(self, kind: int, number: int, at_ns: int, payload: bytes) -> None:
         if kind in (_CLIENT_DATA, _UPSTREAM_DATA):
@@ -150,11 +151,11 @@ class Intake:
         else:
             self._take_other(kind, number, at_ns, payload)
 
-    def _survive(self, exchange_id: int, at_ns: int | None, error: Exception) -> None:
+    def _survive(self, exchange_id: int, at_ns: int | None, error: Exception, lost: Gap | None = None) -> None:
         """A bug of ours that one exchange brings out must not keep all others out of the trace."""
         log.error("exchange %d cannot be taken in whole", exchange_id, exc_info=error)
         self._end(exchange_id)
-        self._gap(exchange_id, at_ns, f"it could not be taken in: {error!r}")
+        self._gap(exchange_id, at_ns, f"it could not be taken in: {error!r}", lost)
 
     def interrupt_some(self, run: int) -> bool:
         """End some of a run's unfinished exchanges; False if there were none."""
@@ -256,7 +257,8 @@ class Intake:
     def _recall(self, number: int, at_ns: int, *, is_told: bool = False) -> Running | None:
         """An exchange that is not in memory: from the trace; None if it ended; a bare one if its start is missing."""
         exchange_id = self._id_of(number)
-        exchange = resume(self._shared, exchange_id)
+        # The rows of what ended in this batch still say that it runs.
+        exchange = None if exchange_id in self._closed else resume(self._shared, exchange_id)
         if exchange is not None:
             self._running[exchange_id] = exchange
             return exchange

@@ -16,8 +16,8 @@ import msgspec
 
 from proxy.secret import masked, masked_credentials
 
-MAX_LINE_BYTES = 32 << 20
 _JOINED_BYTES = 64 * 1024
+MAX_LINE_BYTES = 32 << 20
 """A line of a stream longer than that is no longer kept to find its secrets."""
 
 _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"(\s*:)?|["\[\]{}]', re.DOTALL)

@@ -12,6 +12,7 @@ from proxy.exchange import Outcome, Side
 from proxy.record.journal import RECORD_HEADER, SEGMENT_HEADER, Close, Gap, Kind, journal_folder, pack_record
 from proxy.store import body_side
 from proxy.store.bodies import Members, cut
+from proxy.store.chunks import Frames
 from proxy.store.ingest import Ingest
 from proxy.store.trace import Trace
 from proxy.store.verify import verify
@@ -128,6 +129,24 @@ def test_an_exchange_without_its_start_is_kept(tmp_path: Path) -> None:
         assert row is not None
         assert (row.method, row.status, row.outcome, row.gaps) == (None, 200, "completed", 1)
         assert b"".join(opened.body(number, Side.CLIENT)) == b"request"
+
+
+def test_what_comes_after_an_exchanges_end_is_a_gap(tmp_path: Path) -> None:
+    """Also where its row, of an earlier batch, still says that it runs."""
+    journal = Journal(tmp_path / "t.db")
+    number = journal.open()
+    journal.data(number, Side.CLIENT, b"request")
+    journal.response(number)
+    journal.next_segment()
+    journal.data(number, Side.UPSTREAM, b"answer")
+    journal.close(number)
+    journal.data(number, Side.UPSTREAM, b"late")
+    journal.write()
+    ingest_whole(journal.trace)
+    with Trace.open(journal.trace) as opened:
+        assert b"".join(opened.body(number, Side.UPSTREAM)) == b"answer"
+        assert [gap.reason for gap in opened.gaps()] == ["the journal goes on after the exchange's end"]
+    assert verify(journal.trace).is_ok
 
 
 def test_a_lost_end_ends_the_exchange(tmp_path: Path) -> None:
@@ -262,3 +281,30 @@ def test_a_bug_that_one_exchange_brings_out_leaves_the_others_alone(
         assert [row.model for row in opened.latest(9)] == ["good", "good"]
         assert [gap.exchange_id for gap in opened.gaps()] == [2]
     assert "exchange 2 cannot be taken in whole" in caplog.text
+
+
+def test_a_bug_that_a_stream_brings_out_is_told_with_all_that_it_costs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = Journal(tmp_path / "t.db")
+    numbers = [journal.open(), journal.open()]
+    for number in numbers:
+        journal.response(number, b"text/event-stream")
+    sent = [b'data: {"step":%d}\n\n' % step for step in range(5)]
+    for data in sent:
+        for number, event in zip(numbers, (data, data.replace(b"step", b"bad")), strict=True):
+            journal.data(number, Side.UPSTREAM, event)
+    journal.close(numbers[0])
+    journal.write()
+    part = Frames.part
+
+    def part_with_a_bug(frames: Frames, data: bytes) -> tuple[int | None, bytes]:
+        if b'"bad":3' in data:
+            raise TypeError("a bug")
+        return part(frames, data)
+
+    monkeypatch.setattr(Frames, "part", part_with_a_bug)
+    ingest_whole(journal.trace)
+    with Trace.open(journal.trace) as opened:
+        assert b"".join(opened.body(numbers[0], Side.UPSTREAM)) == b"".join(sent)
+        assert [(gap.exchange_id, gap.lost_records) for gap in opened.gaps()] == [(numbers[1], 4)]

@@ -354,3 +354,21 @@ def test_what_waits_unsealed_is_no_part_of_a_secret_however_it_was_read(
     with Trace.open(journal.trace) as trace:
         for number in range(1, journal.exchange + 1):
             assert b"".join(trace.body(number, Side.CLIENT)) == body.replace(b"QZQZQZQZ", mask(b"QZQZQZQZ"))
+
+
+def test_after_what_is_not_utf8_a_body_waits_sealed(tmp_path: Path) -> None:
+    """Where it is masked, such a name is read as Latin-1."""
+    journal = Journal(tmp_path / "t.db")
+    number = journal.open()
+    for data in (b'{"\xe9":', b'{"tok":"very-secret"},', b'"n":1}'):
+        journal.data(number, Side.CLIENT, data)
+        journal.next_segment()
+    ingest = Ingest(journal.trace, key=KEY, body_fields=("é.tok",))
+    ingest.hold_bytes = 0
+    while ingest.run_once():
+        pass
+    ingest.close()
+    connection = sqlite3.connect(journal.trace)
+    staged = connection.execute("SELECT typeof(data), instr(data, 'very-secret') FROM staged_chunks").fetchall()
+    connection.close()
+    assert staged == [("blob", 0)] * 3
