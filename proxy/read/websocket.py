@@ -20,6 +20,7 @@ WINDOW_BYTES = 32768
 MAX_INFLATED_BYTES = 1 << 28
 """A message that would become longer stays compressed: a few KB can claim to be gigabytes."""
 _FIN, _RSV1, _RSV23, _OPCODE = 0x80, 0x40, 0x30, 0x0F
+_PLAIN_STARTS = (_FIN | TEXT, _FIN | BINARY)
 _SYNC_TAIL = b"\x00\x00\xff\xff"
 
 
@@ -77,6 +78,8 @@ class WebSocketReader:
         """
         if self._is_lost:
             return [Message(None, data)], len(data)
+        if not self._buffer and self._message_opcode is None and (message := _only_message(data)) is not None:
+            return [message], len(data)
         messages: list[Message] = []
         message_start = -1 if self.is_inside_message else 0
         self._buffer += data
@@ -162,7 +165,23 @@ class WebSocketReader:
         return text
 
 
-def _unmasked(payload: memoryview, key: bytes) -> bytes:
+def _only_message(data: bytes) -> Message | None:
+    """What a read holds if that is one short frame that is one plain message, as most are; None: look closer."""
+    size = len(data)
+    if size < 6 or data[0] not in _PLAIN_STARTS:
+        return None
+    length, start = data[1] & 0x7F, 2
+    if length == 126:
+        length, start = data[2] << 8 | data[3], 4
+    if data[1] & 0x80:
+        start += 4
+    if length == 127 or start + length != size:
+        return None
+    payload = _unmasked(data[start:], data[start - 4 : start]) if data[1] & 0x80 else data[start:]
+    return Message(data[0] & _OPCODE, payload)
+
+
+def _unmasked(payload: bytes | memoryview, key: bytes) -> bytes:
     """The payload with its mask taken off, as one big number (some 1 GB/s)."""
     size = len(payload)
     if not size or key == b"\0\0\0\0":

@@ -46,12 +46,21 @@ class _ChunkedSide:
         """How many chunks are in their place."""
         return self._runs.seq
 
-    def _put(self, reads: Sequence[Read], opcode: int | None = None) -> None:
-        together = joined(reads)
-        for part in [data for _, data in reads] if together is None else (together,):
-            self._digest.update(part)
+    def _put(self, reads: Sequence[Read], together: bytes | None, opcode: int | None = None) -> None:
+        """Put some reads in their place; `together`: their bytes, if they were joined."""
         frames, add, rows = self._frames, self._runs.add, self._rows
         may_share = opcode in (None, TEXT)
+        if together is None:
+            for _, data in reads:
+                self._digest.update(data)
+        else:
+            self._digest.update(together)
+            if may_share and len(reads) > 1:
+                shared = frames.part_some([data for _, data in reads], together)
+                if shared is not None:
+                    common_id, middles = shared
+                    self._runs.add_some(rows, [at_us for at_us, _ in reads], middles, opcode, common_id)
+                    return
         for at_us, data in reads:
             frame_id, middle = frames.part(data) if may_share else (None, data)
             stored = as_stored(middle)
@@ -80,12 +89,14 @@ class StreamSide(_ChunkedSide):
 
     def add(self, reads: Sequence[Read]) -> None:
         """Take some reads."""
-        self.received_bytes += sum([len(data) for _, data in reads])
-        if self._lines is None:
-            self._put(reads)
-            return
-        self._put(self._lines.add_some(reads))
-        self.masked = self._lines.masked
+        together = joined(reads)
+        self.received_bytes += sum([len(data) for _, data in reads]) if together is None else len(together)
+        lines = self._lines
+        if lines is not None and (together is None or not lines.may_pass(together)):
+            reads = [ready for read in reads for ready in lines.add(*read)]
+            self.masked = lines.masked
+            together = joined(reads)
+        self._put(reads, together)
 
     def save(self, rows: Rows) -> None:
         """Write the chunks, stage the reads that are held back."""
@@ -103,7 +114,8 @@ class StreamSide(_ChunkedSide):
     def close(self, rows: Rows) -> Sent:
         """Write the last chunks."""
         if self._lines is not None:
-            self._put(self._lines.end())
+            rest = self._lines.end()
+            self._put(rest, joined(rest))
             self.masked = self._lines.masked
         self.save(rows)
         return Sent(self._digest.digest(), None, self.is_text or self._is_text_as_a_whole(rows), self.masked)
@@ -158,28 +170,34 @@ class TunnelSide(_ChunkedSide):
 
     def add(self, reads: Sequence[Read]) -> None:
         """Take some reads."""
+        messages: list[Read] = []
+        opcode: int | None = None
         for at_us, data in reads:
-            self._add_one(at_us, data)
+            self.received_bytes += len(data)
+            completed, start = self._reader.feed(data)
+            if start >= 0:
+                self._unstaged = []
+                self._next_staged = 0
+                self._is_stale = self._is_staged
+            if start < len(data):
+                self._unstaged.append((at_us, data[max(start, 0) :]))
+            for message_opcode, payload in completed:
+                if message_opcode != opcode:
+                    self._put_messages(messages, opcode)
+                    messages, opcode = [], message_opcode
+                messages.append((at_us, payload))
+        self._last_us = reads[-1][0]
+        self._put_messages(messages, opcode)
 
-    def _add_one(self, at_us: int, data: bytes) -> None:
-        self.received_bytes += len(data)
-        self._last_us = at_us
-        messages, start = self._reader.feed(data)
-        if start >= 0:
-            self._unstaged = []
-            self._next_staged = 0
-            self._is_stale = self._is_staged
-        if start < len(data):
-            self._unstaged.append((at_us, data[max(start, 0) :]))
-        for opcode, payload in messages:
-            self._put_message(at_us, payload, opcode)
-
-    def _put_message(self, at_us: int, payload: bytes, opcode: int | None) -> None:
+    def _put_messages(self, messages: Sequence[Read], opcode: int | None) -> None:
+        """Put some of one opcode in their place."""
+        if not messages:
+            return
         self.has_close = self.has_close or opcode == CLOSE
         if self._runs.seq == 0 and self.side is Side.CLIENT:
             # The SDK's first message is masked before it reaches the journal; here that is only counted.
-            self.masked = len(_MASK_IN_JSON.findall(payload[:65536]))
-        self._put([(at_us, payload)], opcode)
+            self.masked = len(_MASK_IN_JSON.findall(messages[0][1][:65536]))
+        self._put(messages, joined(messages), opcode)
 
     def save(self, rows: Rows) -> None:
         """Write the messages, stage the start of the one that is incomplete."""
@@ -202,7 +220,7 @@ class TunnelSide(_ChunkedSide):
     def close(self, rows: Rows) -> Sent:
         """Write the last messages; one that was cut short is kept as far as it came."""
         for opcode, payload in self._reader.rest():
-            self._put_message(self._last_us, payload, opcode)
+            self._put_messages([(self._last_us, payload)], opcode)
         self._save_chunks(rows)
         if self._is_staged:
             rows.unstage(self.exchange_id, self.side)

@@ -6,7 +6,7 @@ of a table without rowid takes a page of its own (https://www.sqlite.org/filefor
 """
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -81,6 +81,25 @@ class ChunkRuns:
         self._size = 0 if isinstance(middle, int) else len(middle)
         self.seq += 1
 
+    def add_some(
+        self, rows: list[RunRow], times_us: Sequence[int], middles: Sequence[str], opcode: int | None, frame_id: int
+    ) -> None:
+        """The same as `add` for each, but as many as fit a row at once. No middle is too long for a row."""
+        if self._seq >= 0 and self._frame_id == frame_id and self._opcode == opcode:
+            later = _encode([(at_us - self._at_us, middle) for at_us, middle in zip(times_us, middles, strict=True)])
+            size = self._size + len(later) - 1
+            if size <= RUN_BYTES:
+                self._more.append(later[1:-1])
+                self._size = size
+                self.seq += len(middles)
+                return
+        if len(middles) == 1:
+            self.add(rows, times_us[0], middles[0], opcode, frame_id)
+            return
+        half = len(middles) // 2
+        self.add_some(rows, times_us[:half], middles[:half], opcode, frame_id)
+        self.add_some(rows, times_us[half:], middles[half:], opcode, frame_id)
+
     def flush(self, rows: list[RunRow]) -> None:
         """Put the open row as it is now into `rows`."""
         if self._seq >= 0:
@@ -139,6 +158,26 @@ class Frames:
                 return frame_id, data[len(head) : len(data) - len(tail)]
         return self._part_anew(data)
 
+    def part_some(self, reads: Sequence[bytes], together: bytes) -> tuple[int, list[str]] | None:
+        """The frame that all have in common, and what is each one's own; None where that takes one look at each."""
+        if not self._frames:
+            return None
+        head, tail, frame_id = self._frames[0]
+        start, end = len(head), len(tail)
+        middles = [data[start : len(data) - end] for data in reads]
+        if b"".join((head, (tail + head).join(middles), tail)) != together:
+            return None
+        if max([len(middle) for middle in middles]) > MAX_IN_RUN_CHARACTERS:
+            return None
+        stored = as_stored(b"\n".join(middles))
+        texts = stored.split("\n") if isinstance(stored, str) else []
+        if len(texts) != len(middles):
+            return None
+        if frame_id == self._guess:
+            self._guess = -1
+        self._previous = reads[-1]
+        return frame_id, texts
+
     def whole(self, data: bytes) -> tuple[int, str | bytes]:
         """A frame that is this chunk, and the middle without bytes that goes with it."""
         return self._make(data, b""), "" if isinstance(as_stored(data), str) else b""
@@ -166,6 +205,8 @@ class Frames:
 def _shared(one: bytes, other: bytes) -> tuple[bytes, bytes] | None:
     """What two events have in common at both ends, trimmed to quotes so that no text's letters get into it."""
     if len(one) > MAX_COMPARED_BYTES or len(other) > MAX_COMPARED_BYTES:
+        return None
+    if b'"' not in other and b"}" not in other:  # then both ends would be trimmed to nothing
         return None
     head = other[: _shared_length(one, other)]
     head = head[: head.rfind(b'"') + 1]

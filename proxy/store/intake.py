@@ -15,8 +15,12 @@ from proxy.store.segments import DAMAGE, Batch, Records
 
 log = logging.getLogger(__name__)
 
+_Streamed = dict[int, list[tuple[int, bytes]]]
+"""The reads of one side, with their times in ns, by exchange."""
+
 _OPEN, _CLIENT_DATA, _UPSTREAM_DATA = int(Kind.OPEN), int(Kind.CLIENT_DATA), int(Kind.UPSTREAM_DATA)
 _RESPONSE, _CLOSE = int(Kind.RESPONSE), int(Kind.CLOSE)
+_DATA = (_CLIENT_DATA, _UPSTREAM_DATA)
 _MALFORMED = (struct.error, ValueError, LookupError, OverflowError)
 """What unpacking a record raises that no writer made."""
 _BEYOND_US = (sqlite3.Error, OSError, MemoryError)
@@ -45,7 +49,7 @@ class Intake:
         self._touched: dict[int, Running] = {}  # since it was saved, and in this batch:
         self._closed: set[int] = set()
         # A stream's reads are taken together: one by one, half of the work would be to find where each belongs.
-        self._streamed: dict[int, list[tuple[int, bytes]]] = {}
+        self._streamed: tuple[_Streamed, _Streamed] = ({}, {})
         self._last_ns: int | None = None
         self._offset_ns = 0  # wall time less monotonic time
         self._first_id = 1
@@ -63,8 +67,9 @@ class Intake:
             self._begin_run(batch.header)
         self._last_ns = None
         self._take_records(batch.records)
-        for exchange_id in politely(list(self._streamed)):
-            self._take_stream(exchange_id)
+        for side, streamed in enumerate(self._streamed):
+            for exchange_id in politely(list(streamed)):
+                self._take_stream(exchange_id, side)
         self._save([exchange for exchange in self._touched.values() if not exchange.is_holding])
 
     def _take_records(self, records: Records) -> None:
@@ -76,16 +81,18 @@ class Intake:
                     self._gap(None, self._last_ns, payload.decode())
                     continue
                 self._last_ns = at_ns
-                if kind == _UPSTREAM_DATA:
-                    exchange = running.get(before + number)
-                    if exchange is not None and exchange.is_streaming:
-                        reads = streamed.setdefault(exchange.id, [])
+                exchange_id = before + number
+                if kind in _DATA:
+                    side = kind - _CLIENT_DATA
+                    exchange = running.get(exchange_id)
+                    if exchange is not None and exchange.is_streaming[side]:
+                        reads = streamed[side].setdefault(exchange_id, [])
                         reads.append((at_ns, payload))
                         if len(reads) == STEP:
-                            self._take_stream(exchange.id)
+                            self._take_stream(exchange_id, side)
                         continue
-                elif streamed and before + number in streamed:
-                    self._take_stream(before + number)
+                else:
+                    self._take_streams(exchange_id)
                 take_record(kind, number, at_ns, payload)
             except _MALFORMED as error:
                 self._gap(None, at_ns, f"a record of the journal is malformed: {error}")
@@ -111,23 +118,30 @@ class Intake:
         self._closed.clear()
         self._rows.write()
 
-    def _take_stream(self, exchange_id: int) -> None:
-        reads = self._streamed.pop(exchange_id)
+    def _take_streams(self, exchange_id: int) -> None:
+        for side, streamed in enumerate(self._streamed):
+            if exchange_id in streamed:
+                self._take_stream(exchange_id, side)
+
+    def _take_stream(self, exchange_id: int, side: int) -> None:
+        reads = self._streamed[side].pop(exchange_id)
         exchange = self._running.get(exchange_id)
         if exchange is None:  # it was given up since: see `_survive`
             return
         self._touched[exchange_id] = exchange
         since_ns = exchange.started_at_us * 1000 - self._offset_ns
         try:
-            exchange.data(Side.UPSTREAM, [((at_ns - since_ns) // 1000, data) for at_ns, data in reads])
+            exchange.data(side, [((at_ns - since_ns) // 1000, data) for at_ns, data in reads])
         except _BEYOND_US:
             raise
         except Exception as error:  # noqa: BLE001 - see there
-            lost = Gap(reads[0][0], 0, len(reads), 0, sum([len(data) for _, data in reads]))
+            size = sum([len(data) for _, data in reads])
+            of_client = size if side == Side.CLIENT else 0
+            lost = Gap(reads[0][0], 0, len(reads), of_client, size - of_client)
             self._survive(exchange_id, reads[-1][0], error, lost)
 
     def _take_record(self, kind: int, number: int, at_ns: int, payload: bytes) -> None:
-        if kind in (_CLIENT_DATA, _UPSTREAM_DATA):
+        if kind in _DATA:
             exchange_id = self._first_id + number - 1
             exchange = self._running.get(exchange_id) or self._recall(number, at_ns)
             if exchange is not None:

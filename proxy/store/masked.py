@@ -285,13 +285,10 @@ class MaskedLines:
         self.masked = 0
         """How many values were masked."""
 
-    def add_some(self, reads: Sequence[Read]) -> Sequence[Read]:
-        """The same as `add` for each, but whole lines are looked through at once."""
-        if not self.held and not self._line and reads[-1][1].endswith(b"\n"):
-            together = joined(reads)
-            if together is not None and not self._paths.may_hold(together):
-                return reads
-        return [ready for read in reads for ready in self.add(*read)]
+    def may_pass(self, lines: bytes) -> bool:
+        """Whether reads that are these lines together come back from `add` as they are."""
+        is_between_lines = not self.held and not self._line
+        return is_between_lines and lines.endswith(b"\n") and not self._paths.may_hold(lines)
 
     def add(self, at_us: int, data: bytes) -> list[Read]:
         """Take a read, give back what can be stored."""

@@ -97,8 +97,8 @@ class Running:
         """When the last thing came that is known of it."""
         self.is_changed = True
         """The row in the trace, if there is one, is older than this."""
-        self.is_streaming = False
-        """The upstream's bytes are kept as a stream, and some came."""
+        self.is_streaming = [False, False]
+        """By side: its bytes are kept chunk by chunk, and some came."""
         self._framing: Framing = (False, None)
         self._is_peeked = False
         self._sides: list[AnySide | None] = [None, None]
@@ -180,9 +180,10 @@ class Running:
         if self.kind == "websocket" and self.status == 101:
             keeps_context = deflate is None or deflate[side]
             reader = WebSocketReader(is_deflated=deflate is not None, keeps_context=keeps_context, window=window)
+            self.is_streaming[side] = True
             return TunnelSide(self.id, side, reader, self._frames(), next_seq)
         if side is Side.UPSTREAM and is_stream:
-            self.is_streaming = True
+            self.is_streaming[side] = True
             return StreamSide(self.id, side, self._shared.secrets, self._frames(), next_seq)
         return BodySide(self.id, side, self._shared.secrets)
 
