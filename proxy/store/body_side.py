@@ -12,7 +12,7 @@ from proxy.store.bodies import PART_BYTES, cut, equal_parts, members_of, model_o
 from proxy.store.chunk_sides import StreamSide
 from proxy.store.chunks import ChunkRuns, Frames, as_stored
 from proxy.store.masked import Read, SecretPaths, Walk, apply
-from proxy.store.rows import DIGEST_BYTES, Rows, Sent, StagedRow, digest_of
+from proxy.store.rows import DIGEST_BYTES, Rows, Sent, StagedRow, body_key, digest_of
 
 LONG_BODY_BYTES = 32 << 20
 _SHORT_READ_BYTES = 2048
@@ -150,7 +150,8 @@ class BodySide:
         else:
             body = b"".join([data for _, data in staged] + [data for _, data in self._reads])
         self._reads = []
-        known = rows.known_body(body)
+        key = body_key(body)
+        known = rows.known_body(key)
         if known is not None:
             return known
         members, masked = members_of(body), 0
@@ -158,7 +159,7 @@ class BodySide:
             body, masked = self._secrets.mask(body)
             if masked:
                 members = members_of(body)
-        return rows.body(cut(body, members), body, masked, model_of(members))
+        return rows.body(cut(body, members), body, masked, model_of(members), key)
 
     def peek_model(self, rows: Rows) -> str | None:
         """The model a body names that is all there, though not known to be."""

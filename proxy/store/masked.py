@@ -9,7 +9,7 @@ and the query's parameters with a secret's name are masked.
 """
 
 import re
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from urllib.parse import unquote_to_bytes
 
 import msgspec
@@ -83,9 +83,9 @@ class SecretPaths:
                 return True
         return self._may_be_escaped(text)
 
-    def may_lie_below(self, members: Container[str]) -> bool:
+    def may_lie_below(self, members: Collection[str]) -> bool:
         """Whether a JSON object with these members may hold something to mask."""
-        return any(first in members or first == "*" for first in self._firsts)
+        return not self._firsts.isdisjoint(members) or "*" in self._firsts
 
     def may_enter(self, part: bytes | bytearray) -> bool:
         """Whether a part of a text holds the first name of a path; without it nothing to mask can follow."""

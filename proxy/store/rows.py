@@ -59,6 +59,11 @@ def digest_of(data: bytes | memoryview) -> bytes:
     return blake2b(data, digest_size=DIGEST_BYTES).digest()
 
 
+def body_key(body: bytes) -> bytes:
+    """What a body is known again by: its digest, or a short one itself, which is never as short as a digest."""
+    return body if DIGEST_BYTES < len(body) <= MAX_CACHED_BODY_BYTES else digest_of(body)
+
+
 class Rows:
     """What waits to be written in the open transaction. After a rollback it must be thrown away: its ids are void."""
 
@@ -124,13 +129,15 @@ class Rows:
             self._write_blobs()
         return blob_id
 
-    def known_body(self, data: bytes) -> Sent | None:
-        """A short body that came lately."""
-        return self._bodies.get(data) if len(data) <= MAX_CACHED_BODY_BYTES else None
+    def known_body(self, key: bytes) -> Sent | None:
+        """A body of this `body_key` that came lately, with nothing in it masked."""
+        return self._bodies.get(key)
 
-    def body(self, parts: Sequence[bytes | memoryview], whole: bytes, masked: int, model: str | None) -> Sent:
-        """A new body that is these parts."""
-        digest = digest_of(whole)
+    def body(
+        self, parts: Sequence[bytes | memoryview], whole: bytes, masked: int, model: str | None, key: bytes
+    ) -> Sent:
+        """A new body that is these parts; `key`: its `body_key`, before anything was masked."""
+        digest = key if not masked and key is not whole else digest_of(whole)
         if len(parts) == 1:
             stored = as_stored(whole)
             is_text = isinstance(stored, str)
@@ -143,10 +150,10 @@ class Rows:
                 is_text = is_text and isinstance(stored, str)
                 blob_ids.append(self.blob(stored, len(part), digest_of(part)))
         sent = Sent(digest, self.body_of_blobs(blob_ids, len(whole), digest), is_text, masked, model)
-        if not masked and len(whole) <= MAX_CACHED_BODY_BYTES:
+        if not masked:
             if len(self._bodies) >= MAX_CACHED // 4:
                 self._bodies.clear()
-            self._bodies[whole] = sent
+            self._bodies[key] = sent
         return sent
 
     def body_of_blobs(self, blob_ids: Iterable[int], size: int, digest: bytes) -> int:

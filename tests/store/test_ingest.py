@@ -1,5 +1,6 @@
 """What was sent is what is stored, exactly once, however the journal is cut and wherever the back is killed."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from proxy.exchange import Outcome, Side
 from proxy.indexer import Indexer, IndexSettings
 from proxy.store.ingest import Ingest
+from proxy.store.rows import digest_of
 from proxy.store.trace import Trace
 from proxy.store.verify import verify
 from tests.store.journal_builder import KEY, Journal
@@ -158,6 +160,23 @@ def test_streams_that_run_side_by_side_are_told_apart_in_one_batch(tmp_path: Pat
             ).fetchall()
             assert [text.encode() for text, _ in chunks] == reads
             assert len({at_us for _, at_us in chunks}) == len(reads)
+    assert verify(journal.trace).is_ok
+
+
+def test_a_body_that_comes_again_is_known_again_and_no_other_taken_for_it(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "t.db")
+    long = json.dumps({"model": "m", "image": "x" * 100_000}).encode()
+    bodies = [long, long, long + b" ", digest_of(long), b"short", b"short", b'{"model":"m"}', b'{"model":"m"}']
+    sent = {journal.exchange_of([body], [b"ok"]): body for body in bodies}
+    journal.write()
+    ingest_whole(journal.trace)
+    with Trace.open(journal.trace) as opened:
+        for number, body in sent.items():
+            assert b"".join(opened.body(number, Side.CLIENT)) == body
+        stored = opened.connection.execute("SELECT request_body, model FROM recorded_exchanges ORDER BY id").fetchall()
+    places = [place for place, _ in stored]
+    assert [places.index(place) for place in places] == [0, 0, 2, 3, 4, 4, 6, 6]
+    assert [model for _, model in stored] == ["m", "m", "m", None, None, None, "m", "m"]
     assert verify(journal.trace).is_ok
 
 
