@@ -60,7 +60,6 @@ class WebSocketReader:
         self.window = window
         """The last 32 KiB that came compressed, as text."""
         self._buffer = bytearray()
-        self._needed = 2  # bytes until there is something to do
         self._fragments: list[bytes] = []
         self._message_opcode: int | None = None
         self._is_compressed = False

@@ -167,7 +167,8 @@ class Frames:
         middles = [data[start : len(data) - end] for data in reads]
         if b"".join((head, (tail + head).join(middles), tail)) != together:
             return None
-        if max([len(middle) for middle in middles]) > MAX_IN_RUN_CHARACTERS:
+        longest = max([len(middle) for middle in middles])
+        if longest > MAX_IN_RUN_CHARACTERS or start + longest + end > MAX_COMPARED_BYTES:
             return None
         stored = as_stored(b"\n".join(middles))
         texts = stored.split("\n") if isinstance(stored, str) else []

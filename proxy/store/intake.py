@@ -15,7 +15,7 @@ from proxy.store.segments import DAMAGE, Batch, Records
 
 log = logging.getLogger(__name__)
 
-_Streamed = dict[int, list[tuple[int, bytes]]]
+_Gathered = dict[int, list[tuple[int, bytes]]]
 """The reads of one side, with their times in ns, by exchange."""
 
 _OPEN, _CLIENT_DATA, _UPSTREAM_DATA = int(Kind.OPEN), int(Kind.CLIENT_DATA), int(Kind.UPSTREAM_DATA)
@@ -48,8 +48,8 @@ class Intake:
         self._running: dict[int, Running] = {}
         self._touched: dict[int, Running] = {}  # since it was saved, and in this batch:
         self._closed: set[int] = set()
-        # A stream's reads are taken together: one by one, half of the work would be to find where each belongs.
-        self._streamed: tuple[_Streamed, _Streamed] = ({}, {})
+        # The reads of a stream or tunnel are taken together: one by one, half of the work would be to find their place.
+        self._gathered: tuple[_Gathered, _Gathered] = ({}, {})
         self._last_ns: int | None = None
         self._offset_ns = 0  # wall time less monotonic time
         self._first_id = 1
@@ -67,39 +67,39 @@ class Intake:
             self._begin_run(batch.header)
         self._last_ns = None
         self._take_records(batch.records)
-        for side, streamed in enumerate(self._streamed):
-            for exchange_id in politely(list(streamed)):
-                self._take_stream(exchange_id, side)
+        for side, gathered in enumerate(self._gathered):
+            for exchange_id in politely(list(gathered)):
+                self._take_gathered(exchange_id, side)
         self._save([exchange for exchange in self._touched.values() if not exchange.is_holding])
 
     def _take_records(self, records: Records) -> None:
-        take_record, running, streamed = self._take_record, self._running, self._streamed
+        take_record, running, gathered = self._take_record, self._running, self._gathered
         before = self._first_id - 1
         for kind, number, at_ns, payload in in_steps(records):
+            exchange_id = before + number
             try:
                 if kind == DAMAGE:
                     self._gap(None, self._last_ns, payload.decode())
                     continue
                 self._last_ns = at_ns
-                exchange_id = before + number
                 if kind in _DATA:
                     side = kind - _CLIENT_DATA
                     exchange = running.get(exchange_id)
-                    if exchange is not None and exchange.is_streaming[side]:
-                        reads = streamed[side].setdefault(exchange_id, [])
+                    if exchange is not None and exchange.is_gathered[side]:
+                        reads = gathered[side].setdefault(exchange_id, [])
                         reads.append((at_ns, payload))
                         if len(reads) == STEP:
-                            self._take_stream(exchange_id, side)
+                            self._take_gathered(exchange_id, side)
                         continue
                 else:
-                    self._take_streams(exchange_id)
+                    self._take_both_sides(exchange_id)
                 take_record(kind, number, at_ns, payload)
             except _MALFORMED as error:
                 self._gap(None, at_ns, f"a record of the journal is malformed: {error}")
             except _BEYOND_US:
                 raise
             except Exception as error:  # noqa: BLE001 - see there
-                self._survive(self._first_id + number - 1, at_ns, error)
+                self._survive(exchange_id, at_ns, error)
 
     def save_held(self) -> None:
         """Before the transaction's end: stage what `take` held."""
@@ -118,15 +118,19 @@ class Intake:
         self._closed.clear()
         self._rows.write()
 
-    def _take_streams(self, exchange_id: int) -> None:
-        for side, streamed in enumerate(self._streamed):
-            if exchange_id in streamed:
-                self._take_stream(exchange_id, side)
+    def _take_both_sides(self, exchange_id: int) -> None:
+        for side, gathered in enumerate(self._gathered):
+            if exchange_id in gathered:
+                self._take_gathered(exchange_id, side)
 
-    def _take_stream(self, exchange_id: int, side: int) -> None:
-        reads = self._streamed[side].pop(exchange_id)
+    def _take_gathered(self, exchange_id: int, side: int) -> None:
+        reads = self._gathered[side].pop(exchange_id)
+        size = sum([len(data) for _, data in reads])
+        of_client = size if side == Side.CLIENT else 0
+        lost = Gap(reads[0][0], 0, len(reads), of_client, size - of_client)
         exchange = self._running.get(exchange_id)
-        if exchange is None:  # it was given up since: see `_survive`
+        if exchange is None:  # the other side's reads brought out a bug: see `_survive`
+            self._gap(exchange_id, reads[-1][0], "the exchange was given up before", lost)
             return
         self._touched[exchange_id] = exchange
         since_ns = exchange.started_at_us * 1000 - self._offset_ns
@@ -135,9 +139,6 @@ class Intake:
         except _BEYOND_US:
             raise
         except Exception as error:  # noqa: BLE001 - see there
-            size = sum([len(data) for _, data in reads])
-            of_client = size if side == Side.CLIENT else 0
-            lost = Gap(reads[0][0], 0, len(reads), of_client, size - of_client)
             self._survive(exchange_id, reads[-1][0], error, lost)
 
     def _take_record(self, kind: int, number: int, at_ns: int, payload: bytes) -> None:

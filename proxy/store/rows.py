@@ -137,7 +137,7 @@ class Rows:
         self, parts: Sequence[bytes | memoryview], whole: bytes, masked: int, model: str | None, key: bytes
     ) -> Sent:
         """A new body that is these parts; `key`: its `body_key`, before anything was masked."""
-        digest = key if not masked and key is not whole else digest_of(whole)
+        digest = key if not masked and len(key) == DIGEST_BYTES else digest_of(whole)
         if len(parts) == 1:
             stored = as_stored(whole)
             is_text = isinstance(stored, str)

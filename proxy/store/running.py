@@ -63,7 +63,7 @@ class Running:
         "_sides",
         "first_byte_us",
         "is_changed",
-        "is_streaming",
+        "is_gathered",
         "last_us",
     )
 
@@ -97,8 +97,8 @@ class Running:
         """When the last thing came that is known of it."""
         self.is_changed = True
         """The row in the trace, if there is one, is older than this."""
-        self.is_streaming = [False, False]
-        """By side: its bytes are kept chunk by chunk, and some came."""
+        self.is_gathered = [False, False]
+        """By side: its bytes are kept as chunks, some came, and more are worth taking in together."""
         self._framing: Framing = (False, None)
         self._is_peeked = False
         self._sides: list[AnySide | None] = [None, None]
@@ -180,10 +180,10 @@ class Running:
         if self.kind == "websocket" and self.status == 101:
             keeps_context = deflate is None or deflate[side]
             reader = WebSocketReader(is_deflated=deflate is not None, keeps_context=keeps_context, window=window)
-            self.is_streaming[side] = True
+            self.is_gathered[side] = True
             return TunnelSide(self.id, side, reader, self._frames(), next_seq)
         if side is Side.UPSTREAM and is_stream:
-            self.is_streaming[side] = True
+            self.is_gathered[side] = True
             return StreamSide(self.id, side, self._shared.secrets, self._frames(), next_seq)
         return BodySide(self.id, side, self._shared.secrets)
 

@@ -4,7 +4,7 @@ import itertools
 import os
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from wsproto.extensions import PerMessageDeflate
 from wsproto.frame_protocol import FrameProtocol
@@ -35,6 +35,40 @@ def feed(reader: WebSocketReader, wire: bytes, cuts: set[int]) -> list[Message]:
 def test_reader_gives_the_messages_whatever_the_cutting(sent: list[Sent], cuts: set[int]) -> None:
     wire = b"".join(frame.wire for frame in sent)
     assert feed(WebSocketReader(), wire, cuts) == messages_of(sent)
+
+
+@st.composite
+def odd_frames(draw: st.DrawFn) -> bytes:
+    """One frame with any bits, its length in any of the three forms, now and then a byte too much or too little."""
+    first = draw(st.sampled_from((0x81, 0x82, 0x01, 0x02, 0x00, 0x80, 0xC1, 0x41, 0x89, 0x88, 0x91)))
+    size = draw(st.sampled_from((0, 1, 4, 5, 119, 125, 126, 127, 129, 300, 65_535)))
+    forms = [form for form, most in ((0, 125), (2, 65_535), (8, 65_535)) if size <= most]
+    form = draw(st.sampled_from(forms))
+    mask = draw(st.sampled_from((b"", b"\0\0\0\0", b"\1\2\3\4")))
+    length = size.to_bytes(form, "big") if form else b""
+    second = {0: size, 2: 126, 8: 127}[form] | (0x80 if mask else 0)
+    wire = bytes((first, second)) + length + mask + (b"a\xc3{" * 21846)[:size]
+    return wire[: len(wire) - draw(st.sampled_from((0, 0, 0, 1)))] + draw(st.sampled_from((b"", b"", b"", b"\x81")))
+
+
+@given(pieces=st.lists(odd_frames(), min_size=1, max_size=5), is_deflated=st.booleans())
+@example(pieces=[b"\x81\x7f" + (119).to_bytes(8, "big") + b"x" * 119], is_deflated=False)  # as long as 127 would be
+def test_reads_that_are_frames_give_what_their_bytes_give_one_by_one(pieces: list[bytes], is_deflated: bool) -> None:
+    whole, by_byte = WebSocketReader(is_deflated=is_deflated), WebSocketReader(is_deflated=is_deflated)
+    found = [message for piece in pieces for message in whole.feed(piece)[0]]
+    wire = b"".join(pieces)
+    expected = [message for at in range(len(wire)) for message in by_byte.feed(wire[at : at + 1])[0]]
+    assert whole.is_inside_message == by_byte.is_inside_message
+    assert joined_where_lost(found + whole.rest()) == joined_where_lost(expected + by_byte.rest())
+
+
+def joined_where_lost(messages: list[Message]) -> list[Message]:
+    """What are no frames comes read by read: here as one."""
+    found: list[Message] = []
+    for opcode, run in itertools.groupby(messages, key=lambda message: message.opcode):
+        payloads = [message.payload for message in run]
+        found += [Message(None, b"".join(payloads))] if opcode is None else [Message(opcode, one) for one in payloads]
+    return found
 
 
 @given(data=st.data(), cuts=st.sets(st.integers(0, 2000), max_size=20), keeps_context=st.booleans())

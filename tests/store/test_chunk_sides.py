@@ -1,19 +1,22 @@
 """Reads taken in together are stored as if they were taken in one by one."""
 
+import json
 import sqlite3
 from collections.abc import Callable, Iterator
 from itertools import pairwise
+from typing import NamedTuple
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from wsproto.frame_protocol import FrameProtocol
 
 from proxy.exchange import Side
 from proxy.read.websocket import WebSocketReader
 from proxy.store.chunk_sides import StreamSide, TunnelSide
 from proxy.store.chunks import ChunkRuns, Frames, RunRow, Seams
 from proxy.store.masked import Read, SecretPaths
-from proxy.store.rows import Rows
+from proxy.store.rows import Rows, Sent
 from proxy.store.schema import open_for_writing
 from tests.store.test_chunks import WORDS, openai_event, responses_event
 from tests.store.websocket_frames import frames
@@ -38,6 +41,17 @@ GROUPS = st.sets(st.integers(1, 60))
 AnySide = StreamSide | TunnelSide
 
 
+class Stored(NamedTuple):
+    """What becomes of a side's reads."""
+
+    sent: Sent
+    masked: int
+    is_text: bool
+    rows: list[RunRow]
+    frames: list[tuple[bytes, bytes]]
+    received_bytes: int
+
+
 @pytest.fixture(scope="module")
 def connection(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sqlite3.Connection]:
     opened = open_for_writing(tmp_path_factory.mktemp("sides") / "t.db")
@@ -47,8 +61,8 @@ def connection(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sqlite3.Con
 
 def stored(
     connection: sqlite3.Connection, make: Callable[[Frames], AnySide], reads: list[Read], groups: set[int]
-) -> tuple[object, list[RunRow], list[tuple[bytes, bytes]], int]:
-    """What becomes of the reads: what the side says of itself at its end, its rows, its frames, its bytes."""
+) -> Stored:
+    """Take the reads in, in groups that end at these numbers."""
     made: list[tuple[bytes, bytes]] = []
 
     def frame(head: bytes, tail: bytes) -> int:
@@ -68,7 +82,7 @@ def stored(
         assert not written
     finally:
         connection.rollback()
-    return (sent, side.masked, side.is_text), found, made, side.received_bytes
+    return Stored(sent, side.masked, side.is_text, found, made, side.received_bytes)
 
 
 @settings(suppress_health_check=[HealthCheck.too_slow])
@@ -82,7 +96,7 @@ def test_a_streams_reads_are_stored_the_same_taken_together_or_one_by_one(
     reads = [(number * 1700, event) for number, event in enumerate(events)]
     one_by_one = stored(connection, make, reads, set(range(len(reads))))
     assert stored(connection, make, reads, groups) == one_by_one
-    assert one_by_one[3] == sum(map(len, events))
+    assert one_by_one.received_bytes == sum(map(len, events))
     assert "secret" not in str(one_by_one)
 
 
@@ -130,8 +144,34 @@ def test_a_sockets_reads_are_stored_the_same_taken_together_or_one_by_one(
     assert stored(connection, make, reads, groups) == stored(connection, make, reads, set(range(len(reads))))
 
 
+@pytest.mark.parametrize("side", Side)
+@pytest.mark.parametrize("groups", [set(range(99)), {1, 33, 65}, set()])
+def test_messages_that_share_a_frame_keep_opcode_text_and_time(
+    connection: sqlite3.Connection, side: Side, groups: set[int]
+) -> None:
+    masked = b'{"passkey":"[masked:0123456789ab]"}'
+    payloads = [masked, *(openai_event(1, word) for word in WORDS * 5), masked * 2, b"{}"]
+    protocol = FrameProtocol(client=side is Side.CLIENT, extensions=[])
+    reads = [(number * 900, bytes(protocol.send_data(payload.decode()))) for number, payload in enumerate(payloads)]
+
+    def make(some: Frames) -> TunnelSide:
+        return TunnelSide(1, side, WebSocketReader(), some)
+
+    found = stored(connection, make, reads, groups)
+    assert found.masked == (1 if side is Side.CLIENT else 0)  # what comes later is not the client's greeting
+    assert {opcode for _, _, _, _, opcode, _, _, _ in found.rows} == {1}
+    assert len(found.rows) < len(reads) / 3
+    chunks: list[tuple[int, bytes]] = []
+    for _, _, seq, at_us, _, frame_id, middle, more in found.rows:
+        head, tail = found.frames[frame_id - 1] if frame_id is not None else (b"", b"")
+        assert seq == len(chunks)
+        for after, own in [[0, middle], *json.loads(more or "[]")]:
+            chunks.append((at_us + after, head + own.encode() + tail))
+    assert chunks == [(at_us, payload) for (at_us, _), payload in zip(reads, payloads, strict=True)]
+
+
 def test_the_events_of_a_stream_go_into_few_rows_at_once(connection: sqlite3.Connection) -> None:
     reads = [(number * 5000, openai_event(1, word)) for number, word in enumerate(WORDS * 20)]
-    _, found, made, _ = stored(connection, lambda some: StreamSide(1, Side.UPSTREAM, SECRETS, some), reads, {2, 34, 66})
-    assert len(made) <= 3
-    assert len(found) < len(reads) / 15
+    found = stored(connection, lambda some: StreamSide(1, Side.UPSTREAM, SECRETS, some), reads, {2, 34, 66})
+    assert len(found.frames) <= 3
+    assert len(found.rows) < len(reads) / 15

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from proxy.exchange import Outcome, Side
+from proxy.read.websocket import Message, WebSocketReader
 from proxy.record.journal import RECORD_HEADER, SEGMENT_HEADER, Close, Gap, Kind, journal_folder, pack_record
 from proxy.store import body_side
 from proxy.store.bodies import Members, cut
@@ -308,3 +309,31 @@ def test_a_bug_that_a_stream_brings_out_is_told_with_all_that_it_costs(
     with Trace.open(journal.trace) as opened:
         assert b"".join(opened.body(numbers[0], Side.UPSTREAM)) == b"".join(sent)
         assert [(gap.exchange_id, gap.lost_records) for gap in opened.gaps()] == [(numbers[1], 4)]
+
+
+def test_a_bug_that_a_tunnel_brings_out_costs_what_both_sides_sent_since(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = Journal(tmp_path / "t.db")
+    number = journal.open(b"/llm", method=b"GET", is_websocket=True)
+    journal.response(number, b"", status=b"101 Switching Protocols")
+    for step, word in enumerate((b"one", b"two", b"bad")):
+        journal.data(number, Side.CLIENT, b"\x81\x03" + word)
+        journal.data(number, Side.UPSTREAM, b"\x81\x05answe" + b"\x81\x01r" * step)
+    journal.write()
+    feed = WebSocketReader.feed
+
+    def feed_with_a_bug(reader: WebSocketReader, data: bytes) -> tuple[list[Message], int]:
+        if b"bad" in data:
+            raise TypeError("a bug")
+        return feed(reader, data)
+
+    monkeypatch.setattr(WebSocketReader, "feed", feed_with_a_bug)
+    ingest_whole(journal.trace)
+    with Trace.open(journal.trace) as opened:
+        assert [
+            (gap.exchange_id, gap.lost_records, gap.request_bytes, gap.response_bytes) for gap in opened.gaps()
+        ] == [
+            (number, 2, 10, 0),
+            (number, 2, 0, 10 + 13),
+        ]

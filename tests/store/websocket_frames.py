@@ -8,6 +8,9 @@ from wsproto.frame_protocol import FrameProtocol, Opcode
 
 from proxy.read.websocket import Message
 
+LONG = st.sampled_from((125, 126, 127, 300, 65_535, 65_536)).map(lambda size: ("0123456789" * 6554)[:size])
+"""Payloads whose lengths are written in one, three and nine bytes."""
+
 
 @dataclass(frozen=True)
 class Sent:
@@ -26,7 +29,7 @@ def frames(draw: st.DrawFn, *, is_client: bool, deflate: PerMessageDeflate | Non
     sent = []
     for _ in range(draw(st.integers(0, 5))):
         is_text = draw(st.booleans())
-        fragments = draw(st.lists(st.text(max_size=150), min_size=1, max_size=3))
+        fragments = draw(st.lists(st.text(max_size=150) | LONG, min_size=1, max_size=3))
         for number, fragment in enumerate(fragments):
             is_final = number == len(fragments) - 1
             payload: str | bytes = fragment if is_text else fragment.encode()
