@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from proxy.exchange import Outcome, Side
-from proxy.read.websocket import Message, WebSocketReader
+from proxy.read.websocket import WebSocketReader
 from proxy.record.journal import RECORD_HEADER, SEGMENT_HEADER, Close, Gap, Kind, journal_folder, pack_record
 from proxy.store import body_side
 from proxy.store.bodies import Members, cut
@@ -284,6 +284,18 @@ def test_a_bug_that_one_exchange_brings_out_leaves_the_others_alone(
     assert "exchange 2 cannot be taken in whole" in caplog.text
 
 
+def give_a_bug(monkeypatch: pytest.MonkeyPatch, where: type, method: str, mark: bytes) -> None:
+    """Make a method that is given bytes fail where they hold the mark."""
+    right = getattr(where, method)
+
+    def wrong(self: object, data: bytes) -> object:
+        if mark in data:
+            raise TypeError("a bug")
+        return right(self, data)
+
+    monkeypatch.setattr(where, method, wrong)
+
+
 def test_a_bug_that_a_stream_brings_out_is_told_with_all_that_it_costs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -297,14 +309,7 @@ def test_a_bug_that_a_stream_brings_out_is_told_with_all_that_it_costs(
             journal.data(number, Side.UPSTREAM, event)
     journal.close(numbers[0])
     journal.write()
-    part = Frames.part
-
-    def part_with_a_bug(frames: Frames, data: bytes) -> tuple[int | None, bytes]:
-        if b'"bad":3' in data:
-            raise TypeError("a bug")
-        return part(frames, data)
-
-    monkeypatch.setattr(Frames, "part", part_with_a_bug)
+    give_a_bug(monkeypatch, Frames, "part", b'"bad":3')
     ingest_whole(journal.trace)
     with Trace.open(journal.trace) as opened:
         assert b"".join(opened.body(numbers[0], Side.UPSTREAM)) == b"".join(sent)
@@ -321,14 +326,7 @@ def test_a_bug_that_a_tunnel_brings_out_costs_what_both_sides_sent_since(
         journal.data(number, Side.CLIENT, b"\x81\x03" + word)
         journal.data(number, Side.UPSTREAM, b"\x81\x05answe" + b"\x81\x01r" * step)
     journal.write()
-    feed = WebSocketReader.feed
-
-    def feed_with_a_bug(reader: WebSocketReader, data: bytes) -> tuple[list[Message], int]:
-        if b"bad" in data:
-            raise TypeError("a bug")
-        return feed(reader, data)
-
-    monkeypatch.setattr(WebSocketReader, "feed", feed_with_a_bug)
+    give_a_bug(monkeypatch, WebSocketReader, "feed", b"bad")
     ingest_whole(journal.trace)
     with Trace.open(journal.trace) as opened:
         assert [
