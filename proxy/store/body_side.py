@@ -7,7 +7,6 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from hashlib import blake2b
 
-from proxy.exchange import Side
 from proxy.store.bodies import PART_BYTES, cut, equal_parts, members_of, model_of
 from proxy.store.chunk_sides import StreamSide
 from proxy.store.chunks import ChunkRuns, Frames, as_stored
@@ -39,7 +38,7 @@ class BodySide:
         "side",
     )
 
-    def __init__(self, exchange_id: int, side: Side, secrets: SecretPaths) -> None:
+    def __init__(self, exchange_id: int, side: int, secrets: SecretPaths) -> None:
         """Nothing came yet."""
         self.exchange_id = exchange_id
         self.side = side
@@ -115,7 +114,7 @@ class BodySide:
         self._saved_chunks += len(self._reads)
         if is_end and self._runs is None and len(self._reads) == 1:
             at_us, data = self._reads[0]
-            rows.chunks.append((self.exchange_id, self.side, 0, at_us, None, None, len(data), None))
+            rows.body_reads.append((self.exchange_id, self.side, 0, at_us, len(data)))
             return
         if self._runs is None:
             self._runs = ChunkRuns(self.exchange_id, self.side)
@@ -199,7 +198,7 @@ class BodySide:
 class LongBody:
     """A body too long to be held: parts of some 1 MiB become blobs as they come, masked on the way if it is JSON."""
 
-    def __init__(self, exchange_id: int, side: Side, secrets: SecretPaths) -> None:
+    def __init__(self, exchange_id: int, side: int, secrets: SecretPaths) -> None:
         """Nothing came yet."""
         self._exchange_id = exchange_id
         self._side = side
@@ -255,7 +254,7 @@ class LongBody:
         rows.unstage(self._exchange_id, self._side)
         digest = self._digest.digest()
         body_id = rows.body_of_blobs(self._blob_ids, self.size, digest)
-        return Sent(digest, body_id, self._is_text, self._masked)
+        return Sent(digest, body_id, int(self._is_text), self._masked)
 
     def resume(self, connection: sqlite3.Connection) -> None:
         """Go on with the parts and the rest that are staged."""

@@ -28,7 +28,7 @@ _HAS_CLOSE = "SELECT 1 FROM recorded_chunks WHERE exchange_id = ? AND side = ? A
 class _ChunkedSide:
     """What both have in common: numbered chunks that share frames, and a digest over their bytes."""
 
-    def __init__(self, exchange_id: int, side: Side, frames: Frames, next_seq: int) -> None:
+    def __init__(self, exchange_id: int, side: int, frames: Frames, next_seq: int) -> None:
         self.exchange_id = exchange_id
         self.side = side
         self.received_bytes = 0
@@ -80,7 +80,7 @@ class StreamSide(_ChunkedSide):
     """A stream of events or lines; secrets in it are masked line by line."""
 
     def __init__(
-        self, exchange_id: int, side: Side, secrets: SecretPaths | None, frames: Frames, next_seq: int = 0
+        self, exchange_id: int, side: int, secrets: SecretPaths | None, frames: Frames, next_seq: int = 0
     ) -> None:
         """Without `secrets` nothing is looked for."""
         super().__init__(exchange_id, side, frames, next_seq)
@@ -118,7 +118,8 @@ class StreamSide(_ChunkedSide):
             self._put(rest, joined(rest))
             self.masked = self._lines.masked
         self.save(rows)
-        return Sent(self._digest.digest(), None, self.is_text or self._is_text_as_a_whole(rows), self.masked)
+        is_text = self.is_text or self._is_text_as_a_whole(rows)
+        return Sent(self._digest.digest(), None, int(is_text), self.masked)
 
     def _is_text_as_a_whole(self, rows: Rows) -> bool:
         """Whether chunks that are not text make a text together: a character may lie across two reads."""
@@ -153,9 +154,7 @@ class StreamSide(_ChunkedSide):
 class TunnelSide(_ChunkedSide):
     """One side of a WebSocket: a chunk is a message or a control frame, timed by the read that completed it."""
 
-    def __init__(
-        self, exchange_id: int, side: Side, reader: WebSocketReader, frames: Frames, next_seq: int = 0
-    ) -> None:
+    def __init__(self, exchange_id: int, side: int, reader: WebSocketReader, frames: Frames, next_seq: int = 0) -> None:
         """`reader` reads this side's frames."""
         super().__init__(exchange_id, side, frames, next_seq)
         self.has_close = False
@@ -194,7 +193,7 @@ class TunnelSide(_ChunkedSide):
         if not messages:
             return
         self.has_close = self.has_close or opcode == CLOSE
-        if self._runs.seq == 0 and self.side is Side.CLIENT:
+        if self._runs.seq == 0 and self.side == Side.CLIENT:
             # The SDK's first message is masked before it reaches the journal; here that is only counted.
             self.masked = len(_MASK_IN_JSON.findall(messages[0][1][:65536]))
         self._put(messages, joined(messages), opcode)
@@ -224,7 +223,7 @@ class TunnelSide(_ChunkedSide):
         self._save_chunks(rows)
         if self._is_staged:
             rows.unstage(self.exchange_id, self.side)
-        return Sent(self._digest.digest(), None, self.is_text, self.masked)
+        return Sent(self._digest.digest(), None, int(self.is_text), self.masked)
 
     def resume(self, connection: sqlite3.Connection, stored: Iterable[bytes], masked: int) -> None:
         """Go on after the stored messages: read again what is staged, and leave out what is stored already."""

@@ -27,24 +27,37 @@ class Sent:
     digest: bytes | None = None
     body: int | None = None
     """None where chunks hold the bytes."""
-    is_text: bool | None = None
+    is_text: int | None = None
+    """0 or 1."""
     masked: int = 0
     model: str | None = None
 
 
-EXCHANGE_COLUMNS = (
+RARE_COLUMNS = ("interim_heads", "request_trailers", "response_trailers", "error")
+"""Columns of an exchange that are seldom anything but NULL; for each value that is bound and is no plain number, text
+or bytes (None, a bool, an enum), sqlite3 looks for an adapter, which takes as long as to bind ten numbers."""
+_USUAL_COLUMNS = (
     *("id", "run", "connection", "kind", "client", "upstream", "upstream_url", "started_at_us"),
     *("method", "target", "http_version", "request_head", "forwarded_target", "forwarded_head"),
-    *("status", "reason", "response_head", "sent_head", "interim_heads", "request_trailers", "response_trailers"),
+    *("status", "reason", "response_head", "sent_head"),
     *("model", "request_body", "response_body", "request_digest", "response_digest"),
     *("request_is_text", "response_is_text", "request_masked", "response_masked", "request_bytes", "response_bytes"),
-    *("request_chunks", "response_chunks", "request_complete_us", "first_byte_us", "done_us", "outcome", "error"),
+    *("request_chunks", "response_chunks", "request_complete_us", "first_byte_us", "done_us", "outcome"),
 )
+EXCHANGE_COLUMNS = _USUAL_COLUMNS + RARE_COLUMNS
+_NOTHING_RARE = (None,) * len(RARE_COLUMNS)
 
-_INSERT_EXCHANGE = (
-    f"INSERT OR REPLACE INTO recorded_exchanges({', '.join(EXCHANGE_COLUMNS)})"
-    f" VALUES({', '.join('?' * len(EXCHANGE_COLUMNS))})"
+
+def _insertion(table: str, columns: Sequence[str]) -> str:
+    return f"INSERT OR REPLACE INTO {table}({', '.join(columns)}) VALUES({', '.join('?' * len(columns))})"
+
+
+_INSERT_USUAL_EXCHANGE = _insertion("recorded_exchanges", _USUAL_COLUMNS)
+_INSERT_EXCHANGE = _insertion("recorded_exchanges", EXCHANGE_COLUMNS)
+_INSERT_CHUNK = _insertion(
+    "recorded_chunks", ("exchange_id", "side", "seq", "at_us", "opcode", "frame_id", "middle", "more")
 )
+_INSERT_BODY_READ = _insertion("recorded_chunks", ("exchange_id", "side", "seq", "at_us", "middle"))
 _STAGE = """
 INSERT OR REPLACE INTO staged_chunks
 VALUES(?1, ?2, ?3, ?4, CASE typeof(?5) WHEN 'text' THEN ?5 ELSE sealed(?5, ?1, ?2, ?3, ?4) END, ?6)"""
@@ -84,8 +97,11 @@ class Rows:
         self._new_bodies: list[tuple[int, bytes, int, str]] = []
         self._frames: list[tuple[int, str | bytes, str | bytes]] = []
         self._totals: dict[tuple[str, str], list[int]] = {}
-        self.exchanges: list[tuple[object, ...]] = []
+        self._usual_exchanges: list[tuple[object, ...]] = []
+        self._exchanges: list[tuple[object, ...]] = []
         self.chunks: list[RunRow] = []
+        self.body_reads: list[tuple[int, int, int, int, int]] = []
+        """The chunks of bodies that were one read: exchange_id, side, seq, at_us, middle."""
         self.staged: list[StagedRow] = []
         self.gaps: list[tuple[object, ...]] = []
         self.ended: list[tuple[int]] = []
@@ -149,7 +165,7 @@ class Rows:
                 stored = as_stored(part)
                 is_text = is_text and isinstance(stored, str)
                 blob_ids.append(self.blob(stored, len(part), digest_of(part)))
-        sent = Sent(digest, self.body_of_blobs(blob_ids, len(whole), digest), is_text, masked, model)
+        sent = Sent(digest, self.body_of_blobs(blob_ids, len(whole), digest), int(is_text), masked, model)
         if not masked:
             if len(self._bodies) >= MAX_CACHED // 4:
                 self._bodies.clear()
@@ -172,6 +188,13 @@ class Rows:
         self._next_frame += 1
         self._frames.append((frame_id, as_stored(head), as_stored(tail)))
         return frame_id
+
+    def exchange(self, row: tuple[object, ...], rare: tuple[str | None, ...]) -> None:
+        """An exchange's row, without and with its `RARE_COLUMNS`; until they are written, one exchange has one row."""
+        if rare == _NOTHING_RARE:
+            self._usual_exchanges.append(row)
+        else:
+            self._exchanges.append(row + rare)
 
     def count(self, model: str, outcome: str, request_bytes: int, response_bytes: int, duration_us: int) -> None:
         """Count an ended exchange in its model's totals."""
@@ -201,9 +224,12 @@ class Rows:
         if self._new_bodies:
             many("INSERT INTO bodies VALUES(?, ?, ?, ?)", in_steps(self._new_bodies))
             self._new_bodies.clear()
-        if self.exchanges:
-            many(_INSERT_EXCHANGE, in_steps(self.exchanges))
-            self.exchanges.clear()
+        if self._usual_exchanges:
+            many(_INSERT_USUAL_EXCHANGE, in_steps(self._usual_exchanges))
+            self._usual_exchanges.clear()
+        if self._exchanges:
+            many(_INSERT_EXCHANGE, in_steps(self._exchanges))
+            self._exchanges.clear()
         self.write_chunks()
         if self.ended:
             many("INSERT OR IGNORE INTO unread_exchanges VALUES(?)", self.ended)
@@ -225,8 +251,11 @@ class Rows:
             many("INSERT INTO chunk_frames VALUES(?, ?, ?)", in_steps(self._frames))
             self._frames.clear()
         if self.chunks:
-            many("INSERT OR REPLACE INTO recorded_chunks VALUES(?, ?, ?, ?, ?, ?, ?, ?)", in_steps(self.chunks))
+            many(_INSERT_CHUNK, in_steps(self.chunks))
             self.chunks.clear()
+        if self.body_reads:
+            many(_INSERT_BODY_READ, in_steps(self.body_reads))
+            self.body_reads.clear()
 
     def _write_blobs(self) -> None:
         if self._blobs:

@@ -15,15 +15,14 @@ from proxy.store.chunk_sides import StreamSide, TunnelSide
 from proxy.store.chunks import Frames, Seams, read_chunks
 from proxy.store.heads import field_values, fields_json, lines_of, request_line, split_head, status_line
 from proxy.store.masked import Read, SecretPaths
-from proxy.store.rows import EXCHANGE_COLUMNS, MAX_INTEGER, Rows, Sent
+from proxy.store.rows import EXCHANGE_COLUMNS, MAX_INTEGER, RARE_COLUMNS, Rows, Sent
 
 _STREAM_TYPES = (b"text/event-stream", b"application/x-ndjson", b"application/ndjson", b"application/jsonl")
-_SIDES = tuple(Side)  # looking a member up in an enum by its number costs more than making the object it is for
 _MAX_CACHED = 4096
 _NOTHING = Sent()
 _GONE = (Outcome.CLIENT_GONE, Outcome.UPSTREAM_GONE)
 _SELECT = f"SELECT {', '.join(EXCHANGE_COLUMNS)} FROM recorded_exchanges WHERE id = ?"
-_OWN_COLUMNS = EXCHANGE_COLUMNS[: EXCHANGE_COLUMNS.index("model") + 1]
+_OWN_COLUMNS = (*EXCHANGE_COLUMNS[: EXCHANGE_COLUMNS.index("model") + 1], *RARE_COLUMNS[:-1])
 
 RequestLine = tuple[str | None, str | None, str | None]
 Framing = tuple[bool, Deflate | None]
@@ -172,17 +171,17 @@ class Running:
         self.last_us = max(self.last_us, reads[-1][0])
         sender = self._sides[side]
         if sender is None:
-            sender = self._sides[side] = self._new_side(_SIDES[side])
+            sender = self._sides[side] = self._new_side(side)
         sender.add(reads)
 
-    def _new_side(self, side: Side, next_seq: int = 0, window: bytes = b"") -> AnySide:
+    def _new_side(self, side: int, next_seq: int = 0, window: bytes = b"") -> AnySide:
         is_stream, deflate = self._framing
         if self.kind == "websocket" and self.status == 101:
             keeps_context = deflate is None or deflate[side]
             reader = WebSocketReader(is_deflated=deflate is not None, keeps_context=keeps_context, window=window)
             self.is_gathered[side] = True
             return TunnelSide(self.id, side, reader, self._frames(), next_seq)
-        if side is Side.UPSTREAM and is_stream:
+        if side == Side.UPSTREAM and is_stream:
             self.is_gathered[side] = True
             return StreamSide(self.id, side, self._shared.secrets, self._frames(), next_seq)
         return BodySide(self.id, side, self._shared.secrets)
@@ -252,7 +251,7 @@ class Running:
 
     def _write_row(self, sent: Sent, received: Sent, end: "_End") -> None:
         client, upstream = self._sides
-        self._shared.rows.exchanges.append(
+        self._shared.rows.exchange(
             (
                 self.id,
                 self.run,
@@ -272,9 +271,6 @@ class Running:
                 self.reason,
                 self.response_head,
                 self.sent_head,
-                self.interim_heads,
-                self.request_trailers,
-                self.response_trailers,
                 self.model,
                 sent.body,
                 received.body,
@@ -292,13 +288,15 @@ class Running:
                 self.first_byte_us,
                 end.done_us,
                 end.outcome,
-                end.error,
-            )
+            ),
+            (self.interim_heads, self.request_trailers, self.response_trailers, end.error),
         )
 
 
 def _sent_so_far(side: AnySide | None) -> Sent:
-    return Sent(is_text=side.is_text, masked=side.masked) if side is not None else _NOTHING
+    if side is None:
+        return _NOTHING
+    return Sent(is_text=None if side.is_text is None else int(side.is_text), masked=side.masked)
 
 
 def resume(shared: Shared, exchange_id: int) -> Running | None:
@@ -322,11 +320,11 @@ def resume(shared: Shared, exchange_id: int) -> Running | None:
     if fields is not None:
         running._set_framing(lines_of(fields[0]))
     for side, masked in ((Side.CLIENT, columns["request_masked"]), (Side.UPSTREAM, columns["response_masked"])):
-        _resume_side(running, connection, side, masked)
+        _resume_side(running, connection, int(side), masked)
     return running
 
 
-def _resume_side(running: Running, connection: sqlite3.Connection, side: Side, masked: int) -> None:
+def _resume_side(running: Running, connection: sqlite3.Connection, side: int, masked: int) -> None:
     where = (running.id, side)
     last = connection.execute(
         "SELECT seq, at_us, more, typeof(middle) = 'integer' FROM recorded_chunks WHERE exchange_id = ? AND side = ?"
