@@ -254,7 +254,7 @@ class LongBody:
         rows.unstage(self._exchange_id, self._side)
         digest = self._digest.digest()
         body_id = rows.body_of_blobs(self._blob_ids, self.size, digest)
-        return Sent(digest, body_id, int(self._is_text), self._masked)
+        return Sent(bytearray(digest), body_id, int(self._is_text), self._masked)
 
     def resume(self, connection: sqlite3.Connection) -> None:
         """Go on with the parts and the rest that are staged."""

@@ -119,7 +119,7 @@ class StreamSide(_ChunkedSide):
             self.masked = self._lines.masked
         self.save(rows)
         is_text = self.is_text or self._is_text_as_a_whole(rows)
-        return Sent(self._digest.digest(), None, int(is_text), self.masked)
+        return Sent(bytearray(self._digest.digest()), None, int(is_text), self.masked)
 
     def _is_text_as_a_whole(self, rows: Rows) -> bool:
         """Whether chunks that are not text make a text together: a character may lie across two reads."""
@@ -223,7 +223,7 @@ class TunnelSide(_ChunkedSide):
         self._save_chunks(rows)
         if self._is_staged:
             rows.unstage(self.exchange_id, self.side)
-        return Sent(self._digest.digest(), None, int(self.is_text), self.masked)
+        return Sent(bytearray(self._digest.digest()), None, int(self.is_text), self.masked)
 
     def resume(self, connection: sqlite3.Connection, stored: Iterable[bytes], masked: int) -> None:
         """Go on after the stored messages: read again what is staged, and leave out what is stored already."""

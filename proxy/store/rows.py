@@ -24,7 +24,8 @@ StagedRow = tuple[int, int, int, int, str | bytes | None, int | None]
 class Sent:
     """What one side sent, when it is in its place."""
 
-    digest: bytes | None = None
+    digest: bytearray | None = None
+    """No bytes: see `RARE_COLUMNS`."""
     body: int | None = None
     """None where chunks hold the bytes."""
     is_text: int | None = None
@@ -34,8 +35,8 @@ class Sent:
 
 
 RARE_COLUMNS = ("interim_heads", "request_trailers", "response_trailers", "error")
-"""Columns of an exchange that are seldom anything but NULL; for each value that is bound and is no plain number, text
-or bytes (None, a bool, an enum), sqlite3 looks for an adapter, which takes as long as to bind ten numbers."""
+"""Columns of an exchange that are seldom anything but NULL; for each value that is bound and is no plain number, str or
+bytearray (so for None, bytes, a bool, an enum), sqlite3 looks for an adapter: as long as to bind ten numbers."""
 _USUAL_COLUMNS = (
     *("id", "run", "connection", "kind", "client", "upstream", "upstream_url", "started_at_us"),
     *("method", "target", "http_version", "request_head", "forwarded_target", "forwarded_head"),
@@ -165,7 +166,7 @@ class Rows:
                 stored = as_stored(part)
                 is_text = is_text and isinstance(stored, str)
                 blob_ids.append(self.blob(stored, len(part), digest_of(part)))
-        sent = Sent(digest, self.body_of_blobs(blob_ids, len(whole), digest), int(is_text), masked, model)
+        sent = Sent(bytearray(digest), self.body_of_blobs(blob_ids, len(whole), digest), int(is_text), masked, model)
         if not masked:
             if len(self._bodies) >= MAX_CACHED // 4:
                 self._bodies.clear()
