@@ -241,14 +241,33 @@ class UntilCloseBody:
         return data[start:], len(data)
 
 
+_END_OF_LINE = b"\r\n"
+_CHUNK_SIZES = {b"%x" % size: size for size in range(1, 4096)}
+"""The size lines of short chunks, as nearly everybody writes them."""
+_SIZE_LINE_BYTES = 5
+
+
 class ChunkedBody:
     """A chunked body (RFC 9112, section 7.1), trailers included; llhttp reads it.
 
     llhttp does not say where in a read the body ended. It can only end in an empty line, so each read is given to it
-    in pieces that end in one.
+    in pieces that end in one. A read that is one whole chunk, as most of a streamed answer are, is not given to it: it
+    would be where it was.
     """
 
-    __slots__ = ("_parser", "_payload", "_tail", "_trailers", "is_done", "on_body", "on_header", "on_message_complete")
+    __slots__ = (
+        "_is_between",
+        "_parser",
+        "_payload",
+        "_tail",
+        "_trailers",
+        "is_done",
+        "on_body",
+        "on_chunk_complete",
+        "on_chunk_header",
+        "on_header",
+        "on_message_complete",
+    )
 
     _HEAD = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
 
@@ -256,9 +275,11 @@ class ChunkedBody:
         self.is_done = False
         self._payload: list[bytes] = []
         self._trailers: list[tuple[bytes, bytes]] = []
-        self._tail = b""
+        self._tail = _END_OF_LINE  # of the head
+        self._is_between = [True, False]  # the first says whether all chunks that began have ended
         # llhttp's callbacks: bound methods of lists, so that a chunk costs no Python frame.
         self.on_body = self._payload.append
+        self.on_chunk_header = self.on_chunk_complete = self._is_between.reverse
         self.on_header = self._add_trailer
         self.on_message_complete = self._complete
         self._parser = HttpRequestParser(self)
@@ -272,6 +293,15 @@ class ChunkedBody:
 
     def feed(self, data: bytes, start: int = 0) -> tuple[bytes, int]:
         """See `BodyFraming`."""
+        if self._is_between[0] and self._tail[-2:] == _END_OF_LINE:
+            line_end = data.find(_END_OF_LINE, start, start + _SIZE_LINE_BYTES)
+            if line_end > start and (size := _CHUNK_SIZES.get(data[start:line_end])):
+                after = line_end + 2 + size
+                if len(data) == after + 2 and data[after:] == _END_OF_LINE:
+                    return data[line_end + 2 : after], len(data)
+        return self._read(data, start)
+
+    def _read(self, data: bytes, start: int) -> tuple[bytes, int]:
         straddling = (self._tail + data[start : start + 3]).find(_EMPTY_LINE)
         stop = start + straddling + 4 - len(self._tail) if straddling >= 0 else _end_of_line(data, start)
         self._tail = data[-3:] if len(data) - start >= 3 else (self._tail + data[start:])[-3:]
@@ -279,7 +309,7 @@ class ChunkedBody:
         try:
             while position < len(data):
                 self._parser.feed_data(data[position:stop])
-                if self.is_done:
+                if self.is_done or stop == len(data):
                     break
                 position = stop
                 stop = _end_of_line(data, max(start, position - 3))
