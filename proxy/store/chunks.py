@@ -42,7 +42,19 @@ def as_stored(data: bytes | memoryview) -> str | bytes:
 class ChunkRuns:
     """The chunks of one side of one exchange, as rows. The last row may still grow: it is then written again."""
 
-    __slots__ = ("_at_us", "_exchange_id", "_frame_id", "_middle", "_more", "_opcode", "_seq", "_side", "_size", "seq")
+    __slots__ = (
+        "_at_us",
+        "_chunk_bytes",
+        "_exchange_id",
+        "_frame_id",
+        "_middle",
+        "_more",
+        "_opcode",
+        "_seq",
+        "_side",
+        "_size",
+        "seq",
+    )
 
     def __init__(self, exchange_id: int, side: int, seq: int = 0) -> None:
         """`seq` is the next chunk's number."""
@@ -56,6 +68,7 @@ class ChunkRuns:
         self._middle: str | bytes | int = 0
         self._more: list[bytes] = []  # the later chunks as JSON
         self._size = 0
+        self._chunk_bytes = 32  # a guess at what one more takes
 
     def add(
         self, rows: list[RunRow], at_us: int, middle: str | bytes | int, opcode: int | None, frame_id: int | None
@@ -84,21 +97,26 @@ class ChunkRuns:
     def add_some(
         self, rows: list[RunRow], times_us: Sequence[int], middles: Sequence[str], opcode: int | None, frame_id: int
     ) -> None:
-        """The same as `add` for each, but as many as fit a row at once. No middle is too long for a row."""
-        if self._seq >= 0 and self._frame_id == frame_id and self._opcode == opcode:
-            later = _encode([(at_us - self._at_us, middle) for at_us, middle in zip(times_us, middles, strict=True)])
-            size = self._size + len(later) - 1
-            if size <= RUN_BYTES:
-                self._more.append(later[1:-1])
-                self._size = size
-                self.seq += len(middles)
-                return
-        if len(middles) == 1:
-            self.add(rows, times_us[0], middles[0], opcode, frame_id)
-            return
-        half = len(middles) // 2
-        self.add_some(rows, times_us[:half], middles[:half], opcode, frame_id)
-        self.add_some(rows, times_us[half:], middles[half:], opcode, frame_id)
+        """The same as `add` for each, but as many at once as probably fit the row. No middle is too long for a row."""
+        start, end = 0, len(middles)
+        while start < end:
+            fitting = 0
+            if self._seq >= 0 and self._frame_id == frame_id and self._opcode == opcode:
+                fitting = (RUN_BYTES - self._size) // self._chunk_bytes
+            if fitting > 1:
+                stop = min(end, start + fitting)
+                some = zip(times_us[start:stop], middles[start:stop], strict=True)
+                later = _encode([(at_us - self._at_us, middle) for at_us, middle in some])
+                self._chunk_bytes = len(later) // (stop - start) + 1
+                size = self._size + len(later) - 1
+                if size <= RUN_BYTES:
+                    self._more.append(later[1:-1])
+                    self._size = size
+                    self.seq += stop - start
+                    start = stop
+                    continue
+            self.add(rows, times_us[start], middles[start], opcode, frame_id)
+            start += 1
 
     def flush(self, rows: list[RunRow]) -> None:
         """Put the open row as it is now into `rows`."""

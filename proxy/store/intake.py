@@ -73,27 +73,27 @@ class Intake:
         self._save([exchange for exchange in self._touched.values() if not exchange.is_holding])
 
     def _take_records(self, records: Records) -> None:
-        take_record, running, gathered = self._take_record, self._running, self._gathered
         before = self._first_id - 1
+        gathered = dict(zip(_DATA, self._gathered, strict=True))
+        of_client, of_upstream = self._gathered
         for kind, number, at_ns, payload in in_steps(records):
             exchange_id = before + number
             try:
-                if kind == DAMAGE:
-                    self._gap(None, self._last_ns, payload.decode())
-                    continue
-                self._last_ns = at_ns
-                if kind in _DATA:
-                    side = kind - _CLIENT_DATA
-                    exchange = running.get(exchange_id)
-                    if exchange is not None and exchange.is_gathered[side]:
-                        reads = gathered[side].setdefault(exchange_id, [])
+                if kind in gathered:
+                    reads = gathered[kind].get(exchange_id)
+                    if reads is not None:
+                        self._last_ns = at_ns
                         reads.append((at_ns, payload))
                         if len(reads) == STEP:
-                            self._take_gathered(exchange_id, side)
+                            self._take_gathered(exchange_id, kind - _CLIENT_DATA)
                         continue
-                else:
+                elif exchange_id in of_upstream or exchange_id in of_client:
                     self._take_both_sides(exchange_id)
-                take_record(kind, number, at_ns, payload)
+                if kind == DAMAGE:
+                    self._gap(None, self._last_ns, payload.decode())
+                else:
+                    self._last_ns = at_ns
+                    self._take_record(kind, number, at_ns, payload)
             except _MALFORMED as error:
                 self._gap(None, at_ns, f"a record of the journal is malformed: {error}")
             except _BEYOND_US:
@@ -145,10 +145,13 @@ class Intake:
         if kind in _DATA:
             exchange_id = self._first_id + number - 1
             exchange = self._running.get(exchange_id) or self._recall(number, at_ns)
-            if exchange is not None:
+            side = kind - _CLIENT_DATA
+            if exchange is not None and exchange.is_gathered[side]:
+                self._gathered[side][exchange_id] = [(at_ns, payload)]
+            elif exchange is not None:
                 self._touched[exchange_id] = exchange
                 at_us = (at_ns + self._offset_ns) // 1000 - exchange.started_at_us
-                exchange.data(kind - _CLIENT_DATA, ((at_us, payload),))
+                exchange.data(side, ((at_us, payload),))
         elif kind == _OPEN:
             self._open(number, at_ns, Open.unpack(payload))
         elif kind in (_RESPONSE, _CLOSE):

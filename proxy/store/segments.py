@@ -172,30 +172,46 @@ def _read_records(file: BinaryIO, offset: int, size: int) -> bytes:
 def parse(data: bytes) -> tuple[Records, int]:
     """The whole records at the start of `data` and how many bytes they are; neighbouring damage comes as one."""
     records: Records = []
-    view = memoryview(data)
-    unpack, header_size = RECORD_HEADER.unpack_from, RECORD_HEADER.size
-    offset, end = 0, len(data)
-    damaged_from = -1
-    while offset + header_size <= end:
-        length, crc, kind, exchange, at_ns = unpack(data, offset)
-        after = offset + header_size + length
-        if length > MAX_PAYLOAD_BYTES:  # no writer makes this: from here on nothing can be told
-            after = end
-        elif after > end:
-            break
-        if length <= MAX_PAYLOAD_BYTES and crc32(view[offset + 8 : after]) == crc:
-            if damaged_from >= 0:
-                records.append((DAMAGE, 0, 0, b"%d bytes of the journal are damaged" % (offset - damaged_from)))
-                damaged_from = -1
-            records.append((kind, exchange, at_ns, data[offset + header_size : after]))
-            if not len(records) % STEP:
-                give_way()
-        elif damaged_from < 0:
-            damaged_from = offset
-        offset = after
-    if damaged_from >= 0:
+    offset = 0
+    while True:
+        offset = _parse_good(data, records, offset)
+        damaged_from = offset
+        while (after := _after_damage(data, offset)) is not None:
+            offset = after
+        if offset == damaged_from:
+            return records, offset
         records.append((DAMAGE, 0, 0, b"%d bytes of the journal are damaged" % (offset - damaged_from)))
-    return records, offset
+
+
+def _parse_good(data: bytes, records: Records, offset: int) -> int:
+    """Add the records from `offset` on that are whole and good; gives the offset after them."""
+    view = memoryview(data)
+    unpack, header_size, add = RECORD_HEADER.unpack_from, RECORD_HEADER.size, records.append
+    end = len(data)
+    while True:
+        for _ in range(STEP):
+            if offset + header_size > end:
+                return offset
+            length, crc, kind, exchange, at_ns = unpack(data, offset)
+            start = offset + header_size
+            after = start + length
+            if after > end or crc32(view[offset + 8 : after]) != crc:
+                return offset
+            add((kind, exchange, at_ns, data[start:after]))
+            offset = after
+        give_way()
+
+
+def _after_damage(data: bytes, offset: int) -> int | None:
+    """The offset after the damaged record at `offset`; None if it is good or not all there."""
+    end = len(data)
+    if offset + RECORD_HEADER.size > end:
+        return None
+    length, crc, *_ = RECORD_HEADER.unpack_from(data, offset)
+    if length > MAX_PAYLOAD_BYTES:  # no writer makes this: from here on nothing can be told
+        return end
+    after: int = offset + RECORD_HEADER.size + length
+    return None if after > end or crc32(memoryview(data)[offset + 8 : after]) == crc else after
 
 
 def _run_of(name: str) -> int:
