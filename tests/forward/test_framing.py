@@ -1,5 +1,6 @@
 """The framing of messages: heads are read strictly, bodies end where they end, and h11 agrees."""
 
+from collections.abc import Callable
 from itertools import pairwise
 
 import h11
@@ -72,6 +73,34 @@ def test_whatever_comes_as_a_chunked_body_is_read_or_refused(data: bytes, cuts: 
     except FramingError:
         return
     assert len(payload) <= taken <= len(data)
+
+
+_PIECES = st.one_of(
+    st.binary(min_size=1, max_size=20).map(lambda data: b"%x\r\n%b\r\n" % (len(data), data)),
+    st.sampled_from([b"\r\n", b"\r", b"\n", b"3", b"3\r\n", b"3\r\n\r\n", b"abc", b"abc\r\n", b"3;e=1\r\nabc\r\n"]),
+    st.sampled_from(
+        [b"0\r\n", b"0\r\n\r\n", b"A\r\n0123456789\r\n", b"03\r\nabc\r\n", b"3\r\nabcd\r\n", b"3\r\nabcde", b"X: y\r\n"]
+    ),
+)
+
+
+def _outcomes(body: ChunkedBody, feed: Callable[[bytes, int], tuple[bytes, int]], reads: list[bytes]) -> list[object]:
+    outcomes: list[object] = []
+    for read in reads:
+        if body.is_done:
+            break
+        try:
+            outcomes.append(feed(b"head" + read, 4))
+        except FramingError:
+            return [*outcomes, "refused"]
+    return [*outcomes, body.is_done, body.trailers]
+
+
+@given(reads=st.lists(_PIECES, max_size=12))
+def test_reads_that_are_whole_chunks_are_read_as_llhttp_reads_them(reads: list[bytes]) -> None:
+    quick, thorough = ChunkedBody(), ChunkedBody()
+
+    assert _outcomes(quick, quick.feed, reads) == _outcomes(thorough, thorough._read, reads)
 
 
 @pytest.mark.parametrize(
