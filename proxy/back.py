@@ -47,7 +47,7 @@ _FLOOD_PASSES_S = 1.0
 """How long a flood may last until some of it is stored."""
 _NICENESS = 10
 """More, and it would be starved where a model takes all processors: what ended should be in the trace in 200 ms."""
-_GC_THRESHOLDS = (20_000, 20, 20)
+_GC_THRESHOLDS = (100_000, 20, 20)
 """A batch makes tens of thousands of objects that live as long as it, and no cycles: Python need not look for them."""
 
 
