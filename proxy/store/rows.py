@@ -1,9 +1,10 @@
 """The rows of one transaction, collected and written with `executemany`; heads, blobs and bodies found by content."""
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, MutableSequence, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from typing import TypeVar
 
 from proxy.store.chunks import RunRow, as_stored
 from proxy.store.courtesy import in_steps
@@ -15,6 +16,8 @@ MAX_INTEGER = (1 << 63) - 1
 MAX_PENDING_BYTES = 8 << 20
 MAX_CACHED = 8192
 MAX_CACHED_BODY_BYTES = 4096
+
+_Row = TypeVar("_Row", bound=tuple[object, ...])
 
 StagedRow = tuple[int, int, int, int, str | bytes | None, int | None]
 """exchange_id, side, seq, at_us, data, blob_id."""
@@ -217,52 +220,33 @@ class Rows:
 
     def write(self) -> None:
         """Write everything into the open transaction."""
-        many = self.connection.executemany
-        if self._heads:
-            many("INSERT INTO heads VALUES(?, ?, ?)", in_steps(self._heads))
-            self._heads.clear()
+        self._insert("INSERT INTO heads VALUES(?, ?, ?)", self._heads)
         self._write_blobs()
-        if self._new_bodies:
-            many("INSERT INTO bodies VALUES(?, ?, ?, ?)", in_steps(self._new_bodies))
-            self._new_bodies.clear()
-        if self._usual_exchanges:
-            many(_INSERT_USUAL_EXCHANGE, in_steps(self._usual_exchanges))
-            self._usual_exchanges.clear()
-        if self._exchanges:
-            many(_INSERT_EXCHANGE, in_steps(self._exchanges))
-            self._exchanges.clear()
+        self._insert("INSERT INTO bodies VALUES(?, ?, ?, ?)", self._new_bodies)
+        self._insert(_INSERT_USUAL_EXCHANGE, self._usual_exchanges)
+        self._insert(_INSERT_EXCHANGE, self._exchanges)
         self.write_chunks()
-        if self.ended:
-            many("INSERT OR IGNORE INTO unread_exchanges VALUES(?)", self.ended)
-            self.ended.clear()
-        if self.staged:
-            many(_STAGE, self.staged)
-            self.staged.clear()
-        if self.gaps:
-            many("INSERT INTO recorded_gaps VALUES(NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?)", self.gaps)
-            self.gaps.clear()
-        if self._totals:
-            many(_ADD_TOTAL, [(*key, *total) for key, total in self._totals.items()])
-            self._totals.clear()
+        self._insert("INSERT OR IGNORE INTO unread_exchanges VALUES(?)", self.ended)
+        self._insert(_STAGE, self.staged)
+        self._insert("INSERT INTO recorded_gaps VALUES(NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?)", self.gaps)
+        self._insert(_ADD_TOTAL, [(*key, *total) for key, total in self._totals.items()])
+        self._totals.clear()
 
     def write_chunks(self) -> None:
         """Write the chunks already."""
-        many = self.connection.executemany
-        if self._frames:
-            many("INSERT INTO chunk_frames VALUES(?, ?, ?)", in_steps(self._frames))
-            self._frames.clear()
-        if self.chunks:
-            many(_INSERT_CHUNK, in_steps(self.chunks))
-            self.chunks.clear()
-        if self.body_reads:
-            many(_INSERT_BODY_READ, in_steps(self.body_reads))
-            self.body_reads.clear()
+        self._insert("INSERT INTO chunk_frames VALUES(?, ?, ?)", self._frames)
+        self._insert(_INSERT_CHUNK, self.chunks)
+        self._insert(_INSERT_BODY_READ, self.body_reads)
 
     def _write_blobs(self) -> None:
-        if self._blobs:
-            self.connection.executemany("INSERT INTO blobs VALUES(?, ?, ?)", in_steps(self._blobs))
-            self._blobs.clear()
-            self._blob_bytes = 0
+        self._insert("INSERT INTO blobs VALUES(?, ?, ?)", self._blobs)
+        self._blob_bytes = 0
+
+    def _insert(self, statement: str, rows: MutableSequence[_Row]) -> None:
+        """Write these rows, so that they wait no more."""
+        if rows:
+            self.connection.executemany(statement, in_steps(rows))
+            rows.clear()
 
     def _stored_id(self, table: str, digest: bytes) -> int | None:
         row = self._look_up(f"SELECT id FROM {table} WHERE digest = ?", (digest,)).fetchone()
