@@ -32,7 +32,7 @@ from proxy.worker import WORK_STOP_S, Density, Work, Worker, processors
 
 log = logging.getLogger("proxy.back")
 
-BATCH_EVERY_S = 0.08
+BATCH_EVERY_S = 0.1
 """Under load records gather for so long: bigger batches cost less."""
 RETRY_S = 0.25
 LOOK_ANYWAY_S = 2.0

@@ -172,7 +172,7 @@ class RecordConfig(_Tree):
 
     memory_bytes: _Bytes = 67108864
     """What may wait in memory when the disk is slow; what comes beyond is not recorded, and the gap is."""
-    batch_ms: Annotated[float, Field(gt=0, le=1000)] = 4.0
+    batch_ms: Annotated[float, Field(gt=0, le=1000)] = 8.0
     """How long records wait to be written together; a killed proxy loses at most about that much traffic."""
     segment_bytes: Annotated[int, Field(ge=65536)] = 33554432
     """The size at which the journal goes on in a new file."""

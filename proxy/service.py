@@ -52,7 +52,7 @@ _GC_THRESHOLDS = (20_000, 20, 20)
 """An exchange makes few objects that last and no cycles, so Python's own thresholds only cost time."""
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 """glibc's malloc.h."""
-_SWITCH_INTERVAL_S = 0.0005
+_SWITCH_INTERVAL_S = 0.0001
 """How long the recorder's thread may hold the interpreter while the loop waits; Python's own 5 ms are felt."""
 
 

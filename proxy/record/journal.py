@@ -8,15 +8,18 @@ Facts
 * A segment starts with a header (`SEGMENT_HEADER`), then records follow without padding. All numbers are little-endian.
 * A record is `RECORD_HEADER` (payload length, CRC-32, kind, exchange, monotonic ns) and its payload. The CRC-32 covers
   the header after the CRC field and the payload.
+* What was gathered between two writes is one record, a `BLOCK` (since version 2): its payload is how many records it
+  holds, their kinds, payload lengths, exchanges and times, each as one column, then their payloads. `scan` gives them.
 * `exchange` counts from 1 within the run; 0 means the run itself.
 * A torn tail (a killed process, a full disk) ends a segment: `scan` stops before it and says so. A record whose
   checksum fails is skipped and reported, since its length still leads to the next one.
 """
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 from zlib_ng.zlib_ng import crc32
@@ -25,13 +28,17 @@ from proxy.clock import ClockReading
 from proxy.exchange import Outcome
 
 MAGIC = b"PXYLOG\r\n"
-VERSION = 1
+VERSION = 2
+_READABLE_VERSIONS = (1, 2)
 SEGMENT_HEADER = struct.Struct("<8sHxx16sIqq")
 """magic, version, run id (16 random bytes), segment number, wall ns and monotonic ns at the run's start."""
 RECORD_HEADER = struct.Struct("<IIBQq")
 """payload length, CRC-32, kind, exchange, monotonic ns."""
 _UNCHECKED_HEADER = struct.Struct("<II")
 _CHECKED_HEADER = struct.Struct("<BQq")
+_COUNT = struct.Struct("<I")
+_COLUMNS_BYTES = 21
+"""What one record takes in a block beside its payload."""
 _JOINED_BYTES = 16 * 1024
 """Copying less costs less than a second call for the checksum."""
 MAX_PAYLOAD_BYTES = 1 << 28
@@ -60,6 +67,8 @@ class Kind(IntEnum):
     """Something could not be recorded: `Gap`."""
     END = 10
     """The run ended in order; no payload."""
+    BLOCK = 11
+    """Records that were written together; its exchange is 0, its time that of the last of them."""
 
 
 def journal_folder(trace: Path) -> Path:
@@ -80,6 +89,47 @@ def pack_record(kind: int, exchange: int, at_ns: int, payload: bytes) -> tuple[b
         return _UNCHECKED_HEADER.pack(len(payload), crc32(checked)), checked
     crc = crc32(payload, crc32(checked))
     return _UNCHECKED_HEADER.pack(len(payload), crc) + checked, payload
+
+
+def pack_block(
+    kinds: Sequence[int], exchanges: Sequence[int], times_ns: Sequence[int], payloads: Sequence[bytes]
+) -> list[bytes]:
+    """A `BLOCK` of at least one record, given as columns, in parts to be written one after the other."""
+    count = len(payloads)
+    lengths = [len(payload) for payload in payloads]
+    size = sum(lengths)
+    columns = struct.pack(_columns(count), count, *kinds, *lengths, *exchanges, *times_ns)
+    head = _CHECKED_HEADER.pack(Kind.BLOCK, 0, times_ns[-1]) + columns
+    if size < count * _JOINED_BYTES:
+        checked = b"".join((head, *payloads))
+        return [_UNCHECKED_HEADER.pack(len(columns) + size, crc32(checked)), checked]
+    crc = crc32(head)
+    for payload in payloads:
+        crc = crc32(payload, crc)
+    return [_UNCHECKED_HEADER.pack(len(columns) + size, crc) + head, *payloads]
+
+
+def unpack_block(data: bytes, start: int, end: int) -> Iterable[tuple[int, int, int, bytes]]:
+    """The records of the `BLOCK` whose payload is `data[start:end]`: kind, exchange, time, payload of each.
+
+    Raises:
+        ValueError: no writer made it.
+    """
+    (count,) = _COUNT.unpack_from(data, start) if end - start >= _COUNT.size else (0,)
+    first = start + _COUNT.size + count * _COLUMNS_BYTES
+    if not count or first > end:
+        raise ValueError(f"a block of {count} records in {end - start} bytes")
+    numbers = struct.unpack_from(_columns(count), data, start)
+    kinds, lengths = numbers[1 : count + 1], numbers[count + 1 : 2 * count + 1]
+    bounds = list(accumulate(lengths, initial=first))
+    if bounds[-1] != end:
+        raise ValueError(f"a block of {end - start} bytes, whose records are {bounds[-1] - start}")
+    payloads = [data[after:before] for after, before in pairwise(bounds)]
+    return zip(kinds, numbers[2 * count + 1 : 3 * count + 1], numbers[3 * count + 1 :], payloads, strict=True)
+
+
+def _columns(count: int) -> str:
+    return f"<I{count}B{count}I{count}Q{count}q"
 
 
 # --- payloads ---------------------------------------------------------------------------------------------------------
@@ -268,8 +318,8 @@ class SegmentHeader:
         if len(data) < SEGMENT_HEADER.size:
             raise ValueError("a segment's header is cut short")
         magic, version, run_id, segment, wall_ns, monotonic_ns = SEGMENT_HEADER.unpack_from(data)
-        if magic != MAGIC or version != VERSION:
-            raise ValueError(f"not a segment of journal version {VERSION}: {magic!r}, version {version}")
+        if magic != MAGIC or version not in _READABLE_VERSIONS:
+            raise ValueError(f"not a segment of journal version {VERSION} or before: {magic!r}, version {version}")
         return cls(run_id, segment, ClockReading(wall_ns, monotonic_ns))
 
 
@@ -285,7 +335,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """A stretch of a segment whose checksum failed."""
+    """A stretch of a segment that is not as it was written."""
 
     offset: int
     size: int
@@ -295,7 +345,8 @@ def scan(data: bytes, offset: int = 0) -> Iterator[tuple[Record | Damage, int]]:
     """The whole records in `data` from `offset` on, each with the offset after it.
 
     Stops before a record that is cut short (it may still be on its way). A record with a wrong checksum comes as
-    `Damage`. A length no writer makes is damage up to the end of `data`.
+    `Damage`, so does a block that no writer made. A length no writer makes is damage up to the end of `data`. The
+    records of a block come one by one, each with the offset after the block.
     """
     end = len(data)
     header_size = RECORD_HEADER.size
@@ -307,9 +358,16 @@ def scan(data: bytes, offset: int = 0) -> Iterator[tuple[Record | Damage, int]]:
         after = offset + header_size + length
         if after > end:
             return
-        payload = data[offset + header_size : after]
-        if crc32(data[offset + 8 : after]) == crc:
-            yield Record(kind, exchange, at_ns, payload), after
-        else:
+        start = offset + header_size
+        if crc32(data[offset + 8 : after]) != crc:
             yield Damage(offset, after - offset), after
+        elif kind != Kind.BLOCK:
+            yield Record(kind, exchange, at_ns, data[start:after]), after
+        else:
+            try:
+                records = unpack_block(data, start, after)
+            except ValueError:
+                yield Damage(offset, after - offset), after
+            else:
+                yield from ((Record(*record), after) for record in records)
         offset = after

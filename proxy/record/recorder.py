@@ -16,7 +16,7 @@ from pathlib import Path
 
 from proxy.clock import ClockReading, monotonic_ns
 from proxy.exchange import Outcome
-from proxy.record.journal import Close, Gap, Kind, Open, Response, pack_record
+from proxy.record.journal import Close, Gap, Kind, Open, Response, pack_block, pack_record
 from proxy.record.redact import FirstMessageMask, HeadMask
 from proxy.record.segments import SegmentWriter
 
@@ -25,7 +25,11 @@ _log = logging.getLogger(__name__)
 _RECORD_OVERHEAD_BYTES = 120
 """What a record costs in memory beside its payload (tuple, numbers, bytes object), about."""
 _WRITE_BYTES = 1 << 20
-"""At most so much is joined for one write: more would only cost memory."""
+"""About so much is written at once: more would only cost memory."""
+_TAKEN_AT_ONCE = 16
+"""So many records are taken from the queue in one go, without a look at how long they are."""
+_HASTE_BYTES = 2 << 20
+"""So much is written at once, while it and the memory it lies in are still in the processor's caches."""
 _RETRY_S = 0.25
 _PACE_BYTES = 12 << 20
 """When so much waits for the disk, a flood is slowed down: the rest of the memory is for a disk that stands still."""
@@ -40,6 +44,8 @@ _RESPONSE, _CLOSE = Kind.RESPONSE, Kind.CLOSE
 _EXTENSIONS = re.compile(rb"(?i)\r\nsec-websocket-extensions:[ \t]*([^\r]*)")
 
 Payload = bytes | Open | Response | Close
+_Waiting = tuple[Kind, int, int, Payload, int]
+"""kind, exchange, monotonic ns, payload, what it counts for in memory."""
 
 
 @dataclass(slots=True)
@@ -162,7 +168,7 @@ class Recorder:
         self._reason = ""
         self._is_losing = False
         self._on_written = on_written
-        self._queue: deque[tuple[Kind, int, int, Payload, int]] = deque()
+        self._queue: deque[_Waiting] = deque()
         self._put_bytes = 0  # written by the loop alone
         self._written_bytes = 0  # written by the thread alone
         self._patient_until_ns = monotonic_ns() + _PATIENCE_NS
@@ -172,6 +178,9 @@ class Recorder:
         self._is_awake = False
         self._wake = threading.Event()
         self._is_stopping = False
+        self._is_hurried = False
+        self._haste = threading.Lock()  # let go of by the loop alone, taken by the thread alone
+        self._haste.acquire()
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
         self._thread.start()
 
@@ -198,7 +207,15 @@ class Recorder:
         if not self._is_awake:
             self._is_awake = True
             self._wake.set()
+        elif waiting > _HASTE_BYTES and not self._is_hurried:
+            self._hurry()
         return True
+
+    def _hurry(self) -> None:
+        """Have written at once what is gathered."""
+        self._is_hurried = True
+        if self._haste.locked():
+            self._haste.release()
 
     def is_behind(self) -> bool:
         """Whether so much waits for the disk that a flood should slow down; never because the disk stands still."""
@@ -231,6 +248,7 @@ class Recorder:
         self._queue.append((Kind.END, 0, monotonic_ns(), b"", _RECORD_OVERHEAD_BYTES))
         self._is_stopping = True
         self._wake.set()
+        self._hurry()
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
@@ -238,15 +256,20 @@ class Recorder:
 
     def _run(self) -> None:
         while True:
-            if not self._wake.wait(_IDLE_ROTATION_S if self._segments.has_records else None):
-                self._segments.rotate_quietly()
-                self._on_written()
-                continue
-            self._wake.clear()
+            if not self._has_work():
+                self._is_awake = False
+                # What was put just before that did not wake this thread: look again.
+                if not self._has_work() and not self._wake.wait(
+                    _IDLE_ROTATION_S if self._segments.has_records else None
+                ):
+                    self._segments.rotate_quietly()
+                    self._on_written()
+                    continue
+                self._is_awake = True
+                self._wake.clear()
             if not self._is_stopping:
-                time.sleep(self._batch_s)
-            # From here on a put wakes the thread again, so nothing that comes during the writing is forgotten.
-            self._is_awake = False
+                self._haste.acquire(timeout=self._batch_s)
+            self._is_hurried = False
             self._write_queue()
             self._write_gaps()
             self._on_written()
@@ -254,52 +277,67 @@ class Recorder:
                 self._segments.close()
                 return
 
+    def _has_work(self) -> bool:
+        return bool(self._queue or self._losses or self._is_stopping)
+
     def _write_queue(self) -> None:
         queue = self._queue
         waiting = len(queue)  # what comes meanwhile is for the next batch
         while waiting:
-            parts: list[bytes] = []
-            taken = size = 0
-            while waiting and size < _WRITE_BYTES:
-                waiting -= 1
-                kind, exchange, at_ns, payload, item_size = queue.popleft()
-                taken += item_size
-                try:
-                    packed = payload if kind is _UPSTREAM_DATA else self._packed(kind, exchange, at_ns, payload, parts)
-                except Exception:  # noqa: BLE001 - one exchange's oddity must not end the recording of all others
-                    _log.exception("exchange %d of this run: a record cannot be packed", exchange)
-                    self.lose(exchange, kind, at_ns, len(payload) if isinstance(payload, bytes) else 0)
-                    continue
-                if packed is not None:
-                    parts += pack_record(kind, exchange, at_ns, packed)  # type: ignore[arg-type] # bytes by now
-                    size += len(parts[-1])
-            self._write(parts)
+            records: list[_Waiting] = []
+            taken = 0
+            while waiting and taken < _WRITE_BYTES:
+                some = [queue.popleft() for _ in range(min(waiting, _TAKEN_AT_ONCE))]
+                waiting -= len(some)
+                taken += sum([record[4] for record in some])
+                records += some
+            self._write_records(records)
             self._written_bytes += taken
             self._patient_until_ns = monotonic_ns() + _PATIENCE_NS
 
-    def _packed(self, kind: Kind, exchange: int, at_ns: int, payload: Payload, parts: list[bytes]) -> bytes | None:
-        """The payload as bytes, secrets masked; None if it has to wait for more."""
+    def _write_records(self, records: list[_Waiting]) -> None:
+        """As one block, secrets masked."""
+        masked: list[_Waiting] = []
+        start = 0
+        for place in [place for place, record in enumerate(records) if record[0] is not _UPSTREAM_DATA]:
+            masked += records[start:place]
+            start = place + 1
+            kind, exchange, at_ns, payload, _ = records[place]
+            try:
+                masked += self._masked(kind, exchange, at_ns, payload)
+            except Exception:  # noqa: BLE001 - one exchange's oddity must not end the recording of all others
+                _log.exception("exchange %d of this run: a record cannot be packed", exchange)
+                self.lose(exchange, kind, at_ns, len(payload) if isinstance(payload, bytes) else 0)
+        masked += records[start:]
+        if masked:
+            kinds, exchanges, times_ns, payloads, _ = zip(*masked, strict=True)
+            self._write(pack_block(kinds, exchanges, times_ns, payloads))
+
+    def _masked(self, kind: Kind, exchange: int, at_ns: int, payload: Payload) -> list[_Waiting]:
+        """What to write for one record, its payload as bytes, secrets masked; nothing if it has to wait for more."""
+        before: list[_Waiting] = []
         if isinstance(payload, bytes):
-            if kind is _CLIENT_DATA:
-                return self._client_data(exchange, payload) or None
-            # Trailers have no start line before them, and the mask looks behind line ends.
-            return self._mask_head(b"\n" + payload)[1:]
-        if isinstance(payload, Open):
+            if kind is not _CLIENT_DATA:
+                # Trailers have no start line before them, and the mask looks behind line ends.
+                packed = self._mask_head(b"\n" + payload)[1:]
+            elif not (packed := self._client_data(exchange, payload)):
+                return []
+        elif isinstance(payload, Open):
             if payload.is_websocket:
                 self._websockets[exchange] = None  # nothing of it is recorded before it is known how to mask it
-            return payload.pack(self._mask_head)
-        if isinstance(payload, Response):
+            packed = payload.pack(self._mask_head)
+        elif isinstance(payload, Response):
             self._websockets.pop(exchange, None)
             if payload.received_head[9:12] == b"101":
                 extensions = _EXTENSIONS.search(payload.received_head)
                 self._websockets[exchange] = self._new_first_message_mask(extensions[1] if extensions else b"")
-            return payload.pack(self._mask_head)
-        websocket = self._websockets.pop(exchange, None)
-        if websocket is not None:
-            rest = websocket.finish()
-            if rest:
-                parts += pack_record(Kind.CLIENT_DATA, exchange, at_ns, rest)
-        return payload.pack()
+            packed = payload.pack(self._mask_head)
+        else:
+            websocket = self._websockets.pop(exchange, None)
+            if websocket is not None and (rest := websocket.finish()):
+                before = [(_CLIENT_DATA, exchange, at_ns, rest, 0)]
+            packed = payload.pack()
+        return [*before, (kind, exchange, at_ns, packed, 0)]
 
     def _client_data(self, exchange: int, data: bytes) -> bytes:
         if exchange not in self._websockets:

@@ -13,12 +13,13 @@ from typing import BinaryIO
 
 from zlib_ng.zlib_ng import crc32
 
-from proxy.record.journal import MAX_PAYLOAD_BYTES, RECORD_HEADER, SEGMENT_HEADER, SegmentHeader
+from proxy.record.journal import MAX_PAYLOAD_BYTES, RECORD_HEADER, SEGMENT_HEADER, Kind, SegmentHeader, unpack_block
 from proxy.store.courtesy import STEP, give_way
 
 BATCH_BYTES = 8 << 20
 DAMAGE = 0
 """The kind of a record that stands for a damaged stretch; its payload says what is wrong."""
+_BLOCK = int(Kind.BLOCK)
 
 Records = list[tuple[int, int, int, bytes]]
 """(kind, exchange, monotonic ns, payload) each."""
@@ -197,9 +198,20 @@ def _parse_good(data: bytes, records: Records, offset: int) -> int:
             after = start + length
             if after > end or crc32(view[offset + 8 : after]) != crc:
                 return offset
-            add((kind, exchange, at_ns, data[start:after]))
+            if kind == _BLOCK:
+                _add_block(data, start, after, records)
+                give_way()
+            else:
+                add((kind, exchange, at_ns, data[start:after]))
             offset = after
         give_way()
+
+
+def _add_block(data: bytes, start: int, end: int, records: Records) -> None:
+    try:
+        records += unpack_block(data, start, end)
+    except ValueError as error:
+        records.append((DAMAGE, 0, 0, f"malformed in the journal: {error}".encode()))
 
 
 def _after_damage(data: bytes, offset: int) -> int | None:

@@ -126,6 +126,19 @@ def test_a_record_is_on_disk_within_milliseconds_without_a_stop(start: Callable[
     wait_for(lambda: len(records(tmp_path / "journal")) == 1, "the record")
 
 
+def test_much_is_written_at_once(start: Callable[..., Recorder], tmp_path: Path) -> None:
+    recorder = start(batch_s=30)
+    recording = recorder.open(OPEN, 1)
+    for number in range(2):  # the second time, too
+        for at_ns in range(4):
+            recording.upstream_data(at_ns, bytes(1_000_000))
+        wait_for(lambda: len(records(tmp_path / "journal")) > 3 * (number + 1), "the records")  # noqa: B023 - called at once
+    began = time.monotonic()
+    assert recorder.stop(5)  # what came last, a little, does not wait for 30 s
+    assert time.monotonic() - began < 5
+    assert records(tmp_path / "journal")[-1].kind == Kind.END
+
+
 def test_the_journal_goes_on_in_the_next_segment(start: Callable[..., Recorder], tmp_path: Path) -> None:
     recorder = start(segment_bytes=4096)
     recording = recorder.open(OPEN, 1)

@@ -6,6 +6,7 @@ from pathlib import Path
 from proxy.clock import ClockReading
 from proxy.exchange import Outcome, Side
 from proxy.record.journal import (
+    RECORD_HEADER,
     Close,
     Gap,
     Kind,
@@ -13,6 +14,7 @@ from proxy.record.journal import (
     Response,
     SegmentHeader,
     journal_folder,
+    pack_block,
     pack_record,
     segment_name,
 )
@@ -139,6 +141,15 @@ class Journal:
             self.data(number, Side.UPSTREAM, data, 30_000)
         self.close(number)
         return number
+
+    def join(self, count: int) -> None:
+        """Put what was added into blocks of so many records, as a front writes it; the last has the rest."""
+        alone, self.packed = self.packed, []
+        for start in range(0, len(alone), count):
+            some = alone[start : start + count]
+            kinds, exchanges, times_ns = zip(*[RECORD_HEADER.unpack_from(one)[2:] for one in some], strict=True)
+            block = pack_block(kinds, exchanges, times_ns, [one[RECORD_HEADER.size :] for one in some])
+            self.packed.append(b"".join(block))
 
     def write(self) -> None:
         """Append what was added to the current segment."""

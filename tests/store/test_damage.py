@@ -51,11 +51,16 @@ def check(trace: Path) -> None:
     flips=st.lists(st.tuples(st.integers(0, 5000), st.integers(1, 255)), max_size=6),
     cut=st.integers(0, 5000),
     inserted=st.tuples(st.integers(0, 5000), st.binary(max_size=40)),
+    in_block=st.integers(0, 8),
 )
-def test_damaged_bytes_become_gaps(flips: list[tuple[int, int]], cut: int, inserted: tuple[int, bytes]) -> None:
+def test_damaged_bytes_become_gaps(
+    flips: list[tuple[int, int]], cut: int, inserted: tuple[int, bytes], in_block: int
+) -> None:
     with TemporaryDirectory() as folder:
         trace = Path(folder) / "t.db"
         journal = busy_journal(trace)
+        if in_block:
+            journal.join(in_block)
         journal.write()
         data = bytearray(journal.path.read_bytes())
         at, more = inserted
@@ -84,13 +89,16 @@ def test_damaged_bytes_become_gaps(flips: list[tuple[int, int]], cut: int, inser
             ),
         ),
         max_size=20,
-    )
+    ),
+    in_block=st.integers(0, 30),
 )
-def test_records_that_no_writer_makes_do_no_harm(records: list[tuple[int, int, int, bytes]]) -> None:
+def test_records_that_no_writer_makes_do_no_harm(records: list[tuple[int, int, int, bytes]], in_block: int) -> None:
     with TemporaryDirectory() as folder:
         trace = Path(folder) / "t.db"
         journal = busy_journal(trace)
         journal.packed += [b"".join(pack_record(*record)) for record in records]
+        if in_block:
+            journal.join(in_block)
         journal.exchange = 40
         journal.exchange_of([b'{"model":"after"}'], [b"ok"])
         journal.write()
@@ -116,6 +124,57 @@ def test_one_damaged_record_costs_only_itself(tmp_path: Path) -> None:
         assert gap.reason == f"{RECORD_HEADER.size + 4} bytes of the journal are damaged"
     assert verify(trace).is_ok
     assert verify(trace).incomplete == 1
+
+
+def test_a_damaged_block_costs_only_itself(tmp_path: Path) -> None:
+    trace = tmp_path / "t.db"
+    journal = Journal(trace)
+    number = journal.exchange_of([b"request"], [b"one ", b"two ", b"three ", b"four ", b"five"])
+    journal.join(2)
+    damaged = len(journal.packed[2])
+    journal.packed[2] = journal.packed[2][:-1] + b"?"
+    journal.write()
+    ingest_whole(trace)
+    with Trace.open(trace) as opened:
+        assert b"".join(opened.body(number, Side.UPSTREAM)) == b"one four five"
+        (gap,) = opened.gaps()
+        assert gap.reason == f"{damaged} bytes of the journal are damaged"
+    assert verify(trace).is_ok
+    assert verify(trace).incomplete == 1
+
+
+@pytest.mark.parametrize(
+    ("count", "size"),
+    [(0, 0), (0, 40), (3, 0), (2, 70), (2**32 - 1, 80)],
+    ids=["none", "none, bytes", "no", "short", "many"],
+)
+def test_a_block_that_no_writer_made_is_a_gap(tmp_path: Path, count: int, size: int) -> None:
+    trace = tmp_path / "t.db"
+    journal = Journal(trace)
+    journal.exchange_of([b"a"], [b"b"])
+    journal.add(Kind.BLOCK, 0, count.to_bytes(4, "little") + bytes(size))
+    number = journal.exchange_of([b"c"], [b"d"])
+    journal.write()
+    ingest_whole(trace)
+    with Trace.open(trace) as opened:
+        assert b"".join(opened.body(number, Side.UPSTREAM)) == b"d"
+        (gap,) = opened.gaps()
+        assert "malformed in the journal: a block of" in gap.reason
+
+
+def test_a_journal_of_version_1_is_taken_in(tmp_path: Path) -> None:
+    """What an earlier proxy-log left when it was killed: records one by one, no blocks."""
+    trace = tmp_path / "t.db"
+    journal = Journal(trace)
+    number = journal.exchange_of([b"request"], [b"answer"])
+    journal.write()
+    data = bytearray(journal.path.read_bytes())
+    data[8:10] = (1).to_bytes(2, "little")
+    journal.path.write_bytes(data)
+    ingest_whole(trace)
+    with Trace.open(trace) as opened:
+        assert b"".join(opened.body(number, Side.UPSTREAM)) == b"answer"
+        assert not opened.gaps()
 
 
 def test_an_exchange_without_its_start_is_kept(tmp_path: Path) -> None:
@@ -219,7 +278,7 @@ def test_the_test_journal_is_what_it_seems() -> None:
             assert zlib.crc32(data[offset + 8 : offset + RECORD_HEADER.size + length]) == crc
             kinds.append(kind)
             offset += RECORD_HEADER.size + length
-        assert set(Kind) - set(kinds) == {Kind.END, Kind.UPSTREAM_TRAILERS}
+        assert set(Kind) - set(kinds) == {Kind.END, Kind.UPSTREAM_TRAILERS, Kind.BLOCK}
 
 
 @pytest.mark.parametrize("body", [b'{"model":"m","caf\xe9":1}', b'{"model":"caf\xe9"}'])
