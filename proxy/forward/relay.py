@@ -119,8 +119,8 @@ class Exchange:
         """Bytes read from the client; gives the offset after the request's end."""
         body = self.request_body
         if self.is_tunnel:
-            self._recording.client_data(at_ns, data)
             self._pass_to_upstream(data)
+            self._recording.client_data(at_ns, data)
             return len(data)
         if body.is_done:
             self._recording.request_complete_ns = self._recording.request_complete_ns or at_ns
@@ -130,10 +130,10 @@ class Exchange:
         except FramingError as error:
             self._refuse_body(error, data, at_ns)
             return len(data)
-        if payload:
-            self._recording.client_data(at_ns, payload)
         if end:
             self._pass_to_upstream(data[:end])  # a slice of all is no copy
+        if payload:
+            self._recording.client_data(at_ns, payload)
         if body.is_done:
             self._recording.request_complete_ns = at_ns
             if isinstance(body, ChunkedBody) and body.trailers:
@@ -213,8 +213,8 @@ class Exchange:
         if self._response_body is not None:
             self._carry_body(self._response_body, data, 0, at_ns, b"")
         elif self.is_tunnel:
-            self._recording.upstream_data(at_ns, data)
             self._client.transport.write(data)
+            self._recording.upstream_data(at_ns, data)
             if self._link is not None and self._forwarding.recorder.is_behind():
                 self._link.valve.pace(self._forwarding.recorder.is_behind)
         else:
@@ -311,12 +311,12 @@ class Exchange:
         except FramingError as error:
             self._carry_garbage(data[start:], at_ns, head, error)
             return
-        if payload:
-            self._recording.upstream_data(at_ns, payload)
         if self._leaving is None:
             self._has_sent = True
             raw = payload if self._is_unchunked else data[start:end]  # a slice of all is no copy
             self._client.transport.write(head + raw if head else raw)
+        if payload:
+            self._recording.upstream_data(at_ns, payload)
         if body.is_done:
             if isinstance(body, ChunkedBody) and body.trailers:
                 self._recording.lines(Kind.UPSTREAM_TRAILERS, at_ns, body.trailers)
