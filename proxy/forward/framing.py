@@ -257,6 +257,7 @@ class ChunkedBody:
 
     __slots__ = (
         "_is_between",
+        "_may_be_whole",
         "_parser",
         "_payload",
         "_tail",
@@ -277,6 +278,7 @@ class ChunkedBody:
         self._trailers: list[tuple[bytes, bytes]] = []
         self._tail = _END_OF_LINE  # of the head
         self._is_between = [True, False]  # the first says whether all chunks that began have ended
+        self._may_be_whole = True  # the next read may begin a chunk
         # llhttp's callbacks: bound methods of lists, so that a chunk costs no Python frame.
         self.on_body = self._payload.append
         self.on_chunk_header = self.on_chunk_complete = self._is_between.reverse
@@ -293,11 +295,11 @@ class ChunkedBody:
 
     def feed(self, data: bytes, start: int = 0) -> tuple[bytes, int]:
         """See `BodyFraming`."""
-        if self._is_between[0] and self._tail[-2:] == _END_OF_LINE:
+        if self._may_be_whole:
             line_end = data.find(_END_OF_LINE, start, start + _SIZE_LINE_BYTES)
             if line_end > start and (size := _CHUNK_SIZES.get(data[start:line_end])):
                 after = line_end + 2 + size
-                if len(data) == after + 2 and data[after:] == _END_OF_LINE:
+                if len(data) == after + 2 and data.endswith(_END_OF_LINE):
                     return data[line_end + 2 : after], len(data)
         return self._read(data, start)
 
@@ -315,6 +317,7 @@ class ChunkedBody:
                 stop = _end_of_line(data, max(start, position - 3))
         except HttpParserError as error:
             raise FramingError(f"not chunked as it must be: {error}") from None
+        self._may_be_whole = self._is_between[0] and self._tail.endswith(_END_OF_LINE)
         payload = b"".join(self._payload)
         self._payload.clear()
         return payload, stop if self.is_done else len(data)

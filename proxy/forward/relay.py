@@ -120,7 +120,7 @@ class Exchange:
         body = self.request_body
         if self.is_tunnel:
             self._pass_to_upstream(data)
-            self._recording.client_data(at_ns, data)
+            self._record_client_data(data, at_ns)
             return len(data)
         if body.is_done:
             self._recording.request_complete_ns = self._recording.request_complete_ns or at_ns
@@ -133,7 +133,7 @@ class Exchange:
         if end:
             self._pass_to_upstream(data[:end])  # a slice of all is no copy
         if payload:
-            self._recording.client_data(at_ns, payload)
+            self._record_client_data(payload, at_ns)
         if body.is_done:
             self._recording.request_complete_ns = at_ns
             if isinstance(body, ChunkedBody) and body.trailers:
@@ -143,12 +143,14 @@ class Exchange:
     def _pass_to_upstream(self, data: bytes) -> None:
         if self._link is not None:
             self._link.transport.write(data)
-            if self._forwarding.recorder.is_behind():
-                self._client.valve.pace(self._forwarding.recorder.is_behind)
         else:
             self._unsent += data
             if self._connecting is not None:
                 self._client.valve.hold(CONNECTING)
+
+    def _record_client_data(self, data: bytes, at_ns: int) -> None:
+        if self._recording.client_data(at_ns, data) and self._link is not None:
+            self._client.valve.pace(self._forwarding.recorder.is_behind)
 
     def upstream_slow(self, is_slow: bool) -> None:
         """See `roles.LinkUser`."""
@@ -214,8 +216,7 @@ class Exchange:
             self._carry_body(self._response_body, data, 0, at_ns, b"")
         elif self.is_tunnel:
             self._client.transport.write(data)
-            self._recording.upstream_data(at_ns, data)
-            if self._link is not None and self._forwarding.recorder.is_behind():
+            if self._recording.upstream_data(at_ns, data) and self._link is not None:
                 self._link.valve.pace(self._forwarding.recorder.is_behind)
         else:
             self._carry_head(data, at_ns)
@@ -315,15 +316,13 @@ class Exchange:
             self._has_sent = True
             raw = payload if self._is_unchunked else data[start:end]  # a slice of all is no copy
             self._client.transport.write(head + raw if head else raw)
-        if payload:
-            self._recording.upstream_data(at_ns, payload)
+        if payload and self._recording.upstream_data(at_ns, payload) and self._link is not None:
+            self._link.valve.pace(self._forwarding.recorder.is_behind)
         if body.is_done:
             if isinstance(body, ChunkedBody) and body.trailers:
                 self._recording.lines(Kind.UPSTREAM_TRAILERS, at_ns, body.trailers)
             assert self._response is not None
             self._response_complete(self._response, is_link_usable=end == len(data))
-        elif self._link is not None and self._forwarding.recorder.is_behind():
-            self._link.valve.pace(self._forwarding.recorder.is_behind)
 
     def _carry_garbage(self, data: bytes, at_ns: int, head: bytes, error: FramingError) -> None:
         """The body's framing is broken: the client gets the same bytes, and then the same broken connection."""

@@ -87,17 +87,21 @@ class Recording:
         """When the final response's first byte was read; 0 as long as it was not."""
         self.is_closed = False
 
-    def client_data(self, at_ns: int, data: bytes) -> None:
-        """Body bytes of one read from the client."""
+    def client_data(self, at_ns: int, data: bytes) -> bool:
+        """Body bytes of one read from the client; gives whether the recorder is behind."""
         size = len(data)
         self.client_bytes += size
-        self._recorder.put(_CLIENT_DATA, self.exchange, at_ns, data, size)
+        recorder = self._recorder
+        waiting = recorder.put(_CLIENT_DATA, self.exchange, at_ns, data, size)
+        return not 0 <= waiting <= recorder.pace_bytes and recorder.is_behind()
 
-    def upstream_data(self, at_ns: int, data: bytes) -> None:
-        """Body bytes of one read from the upstream (or that the proxy answers)."""
+    def upstream_data(self, at_ns: int, data: bytes) -> bool:
+        """The same of one read from the upstream (or what the proxy answers)."""
         size = len(data)
         self.upstream_bytes += size
-        self._recorder.put(_UPSTREAM_DATA, self.exchange, at_ns, data, size)
+        recorder = self._recorder
+        waiting = recorder.put(_UPSTREAM_DATA, self.exchange, at_ns, data, size)
+        return not 0 <= waiting <= recorder.pace_bytes and recorder.is_behind()
 
     def response(self, at_ns: int, received_head: bytes, sent_head: bytes) -> None:
         """The final response's head, as received (b"": the proxy answers) and as sent; `at_ns` is its first byte's."""
@@ -157,7 +161,8 @@ class Recorder:
         """
         self.started = ClockReading.now()
         self._limit = memory_bytes
-        self._pace_bytes = min(memory_bytes // 2, _PACE_BYTES)
+        self.pace_bytes = min(memory_bytes // 2, _PACE_BYTES)
+        """Where no more than this waits for the disk, the recorder is not behind."""
         self._batch_s = batch_s
         self._segments = SegmentWriter(folder, self.started, segment_bytes)
         mask = HeadMask(masked_headers, key)
@@ -169,6 +174,7 @@ class Recorder:
         self._is_losing = False
         self._on_written = on_written
         self._queue: deque[_Waiting] = deque()
+        self._add = self._queue.append
         self._put_bytes = 0  # written by the loop alone
         self._written_bytes = 0  # written by the thread alone
         self._patient_until_ns = monotonic_ns() + _PATIENCE_NS
@@ -188,28 +194,32 @@ class Recorder:
         """Begin the recording of an exchange; `at_ns` is the time of the request's first byte."""
         self._exchanges += 1
         size = len(head.received_head) + len(head.forwarded_head)
-        is_recorded = self.put(_OPEN, self._exchanges, at_ns, head, size)
+        is_recorded = self.put(_OPEN, self._exchanges, at_ns, head, size) >= 0
         return Recording(self, self._exchanges if is_recorded else 0)
 
     def mask_malformed(self, head: bytes) -> bytes:
         """What should have been a head, with its secrets masked."""
         return self._mask_malformed(head)
 
-    def put(self, kind: Kind, exchange: int, at_ns: int, payload: Payload, size: int) -> bool:
-        """Take one record; False if there is no room for it and it was counted as lost."""
+    def put(self, kind: Kind, exchange: int, at_ns: int, payload: Payload, size: int) -> int:
+        """Take one record; gives how many bytes wait for the disk, -1 if it was counted as lost for want of room."""
         size += _RECORD_OVERHEAD_BYTES
-        waiting = self._put_bytes - self._written_bytes + size
+        put_bytes = self._put_bytes + size
+        waiting = put_bytes - self._written_bytes
         if (waiting > self._limit and kind is not _CLOSE) or not exchange:
             self.lose(0 if kind is _OPEN else exchange, kind, at_ns, size - _RECORD_OVERHEAD_BYTES)
-            return False
-        self._put_bytes += size
-        self._queue.append((kind, exchange, at_ns, payload, size))
+            return -1
+        self._put_bytes = put_bytes
+        self._add((kind, exchange, at_ns, payload, size))
         if not self._is_awake:
-            self._is_awake = True
-            self._wake.set()
+            self._wake_up()
         elif waiting > _HASTE_BYTES and not self._is_hurried:
             self._hurry()
-        return True
+        return waiting
+
+    def _wake_up(self) -> None:
+        self._is_awake = True
+        self._wake.set()
 
     def _hurry(self) -> None:
         """Have written at once what is gathered."""
@@ -219,7 +229,7 @@ class Recorder:
 
     def is_behind(self) -> bool:
         """Whether so much waits for the disk that a flood should slow down; never because the disk stands still."""
-        return self._put_bytes - self._written_bytes > self._pace_bytes and monotonic_ns() < self._patient_until_ns
+        return self._put_bytes - self._written_bytes > self.pace_bytes and monotonic_ns() < self._patient_until_ns
 
     def lose(self, exchange: int, kind: Kind, at_ns: int, size: int) -> None:
         """Count what cannot be recorded; `exchange` 0 stands for exchanges of which nothing is recorded."""
@@ -239,8 +249,7 @@ class Recorder:
                 case _:
                     loss.is_head_lost = True
         if not self._is_awake:
-            self._is_awake = True
-            self._wake.set()
+            self._wake_up()
 
     def stop(self, timeout_s: float) -> bool:
         """End the run in order: write what waits, then the last record. False if that took too long."""
