@@ -215,7 +215,8 @@ class Exchange:
         if self._response_body is not None:
             self._carry_body(self._response_body, data, 0, at_ns, b"")
         elif self.is_tunnel:
-            self._client.transport.write(data)
+            if self._leaving is None:
+                self._client.transport.write(data)
             if self._recording.upstream_data(at_ns, data) and self._link is not None:
                 self._link.valve.pace(self._forwarding.recorder.is_behind)
         else:
@@ -359,7 +360,8 @@ class Exchange:
         self._is_kept = False
         self._response = head
         self._recording.response(self._head_began_ns, head.raw, head.raw)
-        self._client.transport.write(data[:end])
+        if self._leaving is None:
+            self._client.transport.write(data[:end])
         if end < len(data):
             self.upstream_data(data[end:], at_ns)
         early = self._client.take_early()

@@ -37,6 +37,8 @@ RECORD_HEADER = struct.Struct("<IIBQq")
 _UNCHECKED_HEADER = struct.Struct("<II")
 _CHECKED_HEADER = struct.Struct("<BQq")
 _COUNT = struct.Struct("<I")
+MAX_BLOCK_RECORDS = 1 << 16
+"""No writer puts more into one."""
 _COLUMNS_BYTES = 21
 """What one record takes in a block beside its payload."""
 _JOINED_BYTES = 16 * 1024
@@ -117,7 +119,7 @@ def unpack_block(data: bytes, start: int, end: int) -> Iterable[tuple[int, int, 
     """
     (count,) = _COUNT.unpack_from(data, start) if end - start >= _COUNT.size else (0,)
     first = start + _COUNT.size + count * _COLUMNS_BYTES
-    if not count or first > end:
+    if not 0 < count <= MAX_BLOCK_RECORDS or first > end:
         raise ValueError(f"a block of {count} records in {end - start} bytes")
     numbers = struct.unpack_from(_columns(count), data, start)
     kinds, lengths = numbers[1 : count + 1], numbers[count + 1 : 2 * count + 1]

@@ -4,6 +4,7 @@ One append to memory per event. What waits for the disk is bounded in bytes: bey
 lost is recorded as a gap as soon as there is room. Masking, packing and checksums are done in the thread.
 """
 
+import contextlib
 import logging
 import re
 import threading
@@ -25,7 +26,7 @@ _log = logging.getLogger(__name__)
 _RECORD_OVERHEAD_BYTES = 120
 """What a record costs in memory beside its payload (tuple, numbers, bytes object), about."""
 _WRITE_BYTES = 1 << 20
-"""About so much is written at once: more would only cost memory."""
+"""About so much (and what `_TAKEN_AT_ONCE` reads hold) is written at once: more would only cost memory."""
 _TAKEN_AT_ONCE = 16
 """So many records are taken from the queue in one go, without a look at how long they are."""
 _HASTE_BYTES = 2 << 20
@@ -46,6 +47,7 @@ _EXTENSIONS = re.compile(rb"(?i)\r\nsec-websocket-extensions:[ \t]*([^\r]*)")
 Payload = bytes | Open | Response | Close
 _Waiting = tuple[Kind, int, int, Payload, int]
 """kind, exchange, monotonic ns, payload, what it counts for in memory."""
+_Packed = tuple[Kind, int, int, bytes, int]
 
 
 @dataclass(slots=True)
@@ -163,6 +165,7 @@ class Recorder:
         self._limit = memory_bytes
         self.pace_bytes = min(memory_bytes // 2, _PACE_BYTES)
         """Where no more than this waits for the disk, the recorder is not behind."""
+        self._haste_bytes = min(self.pace_bytes // 2, _HASTE_BYTES)
         self._batch_s = batch_s
         self._segments = SegmentWriter(folder, self.started, segment_bytes)
         mask = HeadMask(masked_headers, key)
@@ -185,7 +188,7 @@ class Recorder:
         self._wake = threading.Event()
         self._is_stopping = False
         self._is_hurried = False
-        self._haste = threading.Lock()  # let go of by the loop alone, taken by the thread alone
+        self._haste = threading.Lock()  # the thread waits for it; let go of when there is haste
         self._haste.acquire()
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
         self._thread.start()
@@ -213,7 +216,7 @@ class Recorder:
         self._add((kind, exchange, at_ns, payload, size))
         if not self._is_awake:
             self._wake_up()
-        elif waiting > _HASTE_BYTES and not self._is_hurried:
+        elif waiting > self._haste_bytes and not self._is_hurried:
             self._hurry()
         return waiting
 
@@ -224,7 +227,7 @@ class Recorder:
     def _hurry(self) -> None:
         """Have written at once what is gathered."""
         self._is_hurried = True
-        if self._haste.locked():
+        with contextlib.suppress(RuntimeError):  # it was let go of already
             self._haste.release()
 
     def is_behind(self) -> bool:
@@ -305,32 +308,46 @@ class Recorder:
             self._patient_until_ns = monotonic_ns() + _PATIENCE_NS
 
     def _write_records(self, records: list[_Waiting]) -> None:
-        """As one block, secrets masked."""
+        """Secrets masked, as one block, or more where what was compressed is recorded as it was before that."""
         masked: list[_Waiting] = []
-        start = 0
+        size = start = 0
         for place in [place for place, record in enumerate(records) if record[0] is not _UPSTREAM_DATA]:
             masked += records[start:place]
             start = place + 1
             kind, exchange, at_ns, payload, _ = records[place]
             try:
-                masked += self._masked(kind, exchange, at_ns, payload)
+                ready = self._masked(kind, exchange, at_ns, payload)
             except Exception:  # noqa: BLE001 - one exchange's oddity must not end the recording of all others
                 _log.exception("exchange %d of this run: a record cannot be packed", exchange)
                 self.lose(exchange, kind, at_ns, len(payload) if isinstance(payload, bytes) else 0)
-        masked += records[start:]
-        if masked:
-            kinds, exchanges, times_ns, payloads, _ = zip(*masked, strict=True)
+                continue
+            for record in ready:
+                size += len(record[3])
+                if size > _WRITE_BYTES:
+                    self._write_block(masked)
+                    masked, size = [], len(record[3])
+                masked.append(record)
+        self._write_block(masked + records[start:])
+
+    def _write_block(self, records: list[_Waiting]) -> None:
+        if records:
+            kinds, exchanges, times_ns, payloads, _ = zip(*records, strict=True)
             self._write(pack_block(kinds, exchanges, times_ns, payloads))
 
-    def _masked(self, kind: Kind, exchange: int, at_ns: int, payload: Payload) -> list[_Waiting]:
+    def _masked(self, kind: Kind, exchange: int, at_ns: int, payload: Payload) -> list[_Packed]:
         """What to write for one record, its payload as bytes, secrets masked; nothing if it has to wait for more."""
-        before: list[_Waiting] = []
+        before: list[_Packed] = []
         if isinstance(payload, bytes):
             if kind is not _CLIENT_DATA:
                 # Trailers have no start line before them, and the mask looks behind line ends.
                 packed = self._mask_head(b"\n" + payload)[1:]
-            elif not (packed := self._client_data(exchange, payload)):
-                return []
+            else:
+                packed = self._client_data(exchange, payload)
+                if len(packed) > _WRITE_BYTES:  # as no read is
+                    parts = range(0, len(packed), _WRITE_BYTES)
+                    return [(kind, exchange, at_ns, packed[at : at + _WRITE_BYTES], 0) for at in parts]
+                if not packed:
+                    return []
         elif isinstance(payload, Open):
             if payload.is_websocket:
                 self._websockets[exchange] = None  # nothing of it is recorded before it is known how to mask it

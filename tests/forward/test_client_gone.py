@@ -52,6 +52,31 @@ def test_in_the_middle_of_a_stream(wire: Wire, how: str) -> None:
         assert wire.proxy.body(row["id"], "request") == b"body"
 
 
+def test_before_the_upgrade_that_it_asked_for(wire: Wire) -> None:
+    """What the upstream sends until it learns of it is recorded, though nobody gets it."""
+
+    def upgrade_too_late(connection: ServerConnection, _: Head) -> None:
+        connection.wait_for_end()
+        connection.send(
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n\x81\x02hi"
+        )
+        connection.close()
+
+    wire.upstream.begin(upgrade_too_late)
+    client = wire.connect()
+    client.send(
+        b"GET /x HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    )
+    wire.upstream.wait_for_requests()
+    client.close()
+    if wire.proxy:
+        row = wire.exchange_of(client)
+        assert (row["outcome"], row["status"]) == ("client_gone", 101)
+        (message,) = wire.proxy.query("SELECT side, text FROM websocket_messages WHERE exchange_id = ?", row["id"])
+        assert (message["side"], message["text"]) == ("upstream", "hi")
+
+
 @pytest.mark.parametrize("how", ["close", "reset"])
 @pytest.mark.parametrize("framing", [b"Content-Length: 1000", b"Transfer-Encoding: chunked"])
 def test_in_the_middle_of_an_upload(wire: Wire, framing: bytes, how: str) -> None:

@@ -145,8 +145,8 @@ def test_a_damaged_block_costs_only_itself(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("count", "size"),
-    [(0, 0), (0, 40), (3, 0), (2, 70), (2**32 - 1, 80)],
-    ids=["none", "none, bytes", "no", "short", "many"],
+    [(0, 0), (0, 40), (3, 0), (2, 70), (2**32 - 1, 80), (70_000, 21 * 70_000)],
+    ids=["none", "none, bytes", "no", "short", "many", "too many"],
 )
 def test_a_block_that_no_writer_made_is_a_gap(tmp_path: Path, count: int, size: int) -> None:
     trace = tmp_path / "t.db"
