@@ -145,7 +145,7 @@ class Exchange:
             self._link.transport.write(data)
         else:
             self._unsent += data
-            if self._connecting is not None:
+            if not self.request_body.is_done:  # or the rest of a long body, read in one go, would gather here
                 self._client.valve.hold(CONNECTING)
 
     def _record_client_data(self, data: bytes, at_ns: int) -> None:
@@ -201,11 +201,11 @@ class Exchange:
             self._fail(502, Outcome.UPSTREAM_UNREACHABLE, f"cannot be reached: {why}; {_ADVICE}")
         else:
             self._connecting = None
-            self._client.valve.release(CONNECTING)
             self._attach(link)
 
     def _attach(self, link: UpstreamLink) -> None:
         self._link = link
+        self._client.valve.release(CONNECTING)
         link.user = self
         link.transport.write(self._forwarded + self._unsent if self._unsent else self._forwarded)
         self._unsent = b""
