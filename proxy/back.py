@@ -36,7 +36,11 @@ BATCH_EVERY_S = 0.1
 """Under load records gather for so long: bigger batches cost less."""
 RETRY_S = 0.25
 LOOK_ANYWAY_S = 2.0
-"""How long the bell may be silent until the journal is looked at all the same."""
+"""How long the bell may be silent until the journal is looked at all the same, and the write-ahead log moved."""
+LULL_S = 0.25
+"""How long, if the write-ahead log is long: it should not have to be moved while traffic flows."""
+_LONG_LOG_BYTES = 16 << 20
+"""Of journal taken in since it was last moved."""
 GIVE_UP_S = 20.0
 """How long the last part is tried again when the front has gone."""
 _BIG_BATCH_BYTES = 1 << 20
@@ -122,6 +126,7 @@ class Back:
         self._trace = trace
         self._failed_since: float | None = None
         self._waiting = (0.0, 0)
+        self._unmoved = 0
 
     def run(self) -> bool:
         """Take in until the front has gone and everything is stored, or `stop`; False if the rest has to wait."""
@@ -135,6 +140,7 @@ class Back:
             took = self._take_in(is_last=is_last)
             self._density.note(took or 0)
             if took:
+                self._unmoved += took
                 self._on_taken_in()
             if took is None:
                 if gone_at is not None and began - gone_at > GIVE_UP_S:
@@ -150,7 +156,7 @@ class Back:
     def _rest(self, took: int, began: float) -> None:
         """Until it is worth while to look again."""
         if not took:
-            if not self._doorbell.wait(LOOK_ANYWAY_S):
+            if not self._doorbell.wait(LULL_S if self._unmoved > _LONG_LOG_BYTES else LOOK_ANYWAY_S):
                 self._checkpoint()
         elif took < _BIG_BATCH_BYTES:
             self._doorbell.pause(began + BATCH_EVERY_S - time.monotonic())
@@ -191,6 +197,7 @@ class Back:
     def _checkpoint(self) -> None:
         try:
             self._ingest.checkpoint()
+            self._unmoved = 0
         except (sqlite3.Error, OSError, ProxyLogError) as error:  # what is written is safe where it is
             log.debug("%s: its write-ahead log stays as it is: %s", self._trace, error)
 

@@ -276,6 +276,32 @@ def test_the_trace_is_whole_in_its_file_though_a_reader_outlives_the_writer(tmp_
         assert copied.exchange(number) is not None
 
 
+def test_a_long_write_ahead_log_is_moved_in_a_lull(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not only after a long silence: it would have to be moved in the middle of the traffic."""
+    monkeypatch.setattr("proxy.back.LOOK_ANYWAY_S", 60.0)
+    journal = Journal(tmp_path / "t.db")
+    for _ in range(20):
+        journal.exchange_of([b"{}"], [os.urandom(1_000_000)])
+    journal.write()
+    reader, writer = os.pipe()
+    doorbell = Doorbell(reader, lambda: None)
+
+    def run() -> None:
+        ingest = Ingest(journal.trace, key=KEY)
+        Back(ingest, doorbell, journal.trace, lambda: None, Density()).run()
+        ingest.close()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        wait_for(lambda: journal.trace.exists() and journal.trace.stat().st_size > 20_000_000)
+    finally:
+        doorbell.stop()
+        thread.join()
+    os.close(reader)
+    os.close(writer)
+
+
 def test_a_flood_is_let_pass_and_other_work_rests_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trace = tmp_path / "t.db"
     segment = journal_folder(trace) / f"{1:020d}-{0:08d}.seg"
