@@ -6,19 +6,17 @@ lost is recorded as a gap as soon as there is room. Masking, packing and checksu
 
 import contextlib
 import logging
-import re
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache, partial
 from pathlib import Path
 
 from proxy.clock import ClockReading, monotonic_ns
 from proxy.exchange import Outcome
 from proxy.record.journal import Close, Gap, Kind, Open, Response, pack_block, pack_record
-from proxy.record.redact import FirstMessageMask, HeadMask
+from proxy.record.record_mask import Payload, RecordMask
 from proxy.record.segments import SegmentWriter
 
 _log = logging.getLogger(__name__)
@@ -42,12 +40,9 @@ _IDLE_ROTATION_S = 2.0
 # Looking a member up in an enum costs more than a name, and these are needed for every read.
 _OPEN, _CLIENT_DATA, _UPSTREAM_DATA = Kind.OPEN, Kind.CLIENT_DATA, Kind.UPSTREAM_DATA
 _RESPONSE, _CLOSE = Kind.RESPONSE, Kind.CLOSE
-_EXTENSIONS = re.compile(rb"(?i)\r\nsec-websocket-extensions:[ \t]*([^\r]*)")
 
-Payload = bytes | Open | Response | Close
 _Waiting = tuple[Kind, int, int, Payload, int]
 """kind, exchange, monotonic ns, payload, what it counts for in memory."""
-_Packed = tuple[Kind, int, int, bytes, int]
 
 
 @dataclass(slots=True)
@@ -168,11 +163,7 @@ class Recorder:
         self._haste_bytes = min(self.pace_bytes // 2, _HASTE_BYTES)
         self._batch_s = batch_s
         self._segments = SegmentWriter(folder, self.started, segment_bytes)
-        mask = HeadMask(masked_headers, key)
-        self._mask_head = lru_cache(maxsize=256)(mask)  # heads repeat themselves
-        self._mask_malformed = mask.malformed
-        self._new_first_message_mask = partial(FirstMessageMask, masked_websocket_fields, key)
-        self._websockets: dict[int, FirstMessageMask | None] = {}
+        self._mask = RecordMask(masked_headers, masked_websocket_fields, key)
         self._reason = ""
         self._is_losing = False
         self._on_written = on_written
@@ -202,7 +193,7 @@ class Recorder:
 
     def mask_malformed(self, head: bytes) -> bytes:
         """What should have been a head, with its secrets masked."""
-        return self._mask_malformed(head)
+        return self._mask.malformed(head)
 
     def put(self, kind: Kind, exchange: int, at_ns: int, payload: Payload, size: int) -> int:
         """Take one record; gives how many bytes wait for the disk, -1 if it was counted as lost for want of room."""
@@ -316,7 +307,7 @@ class Recorder:
             start = place + 1
             kind, exchange, at_ns, payload, _ = records[place]
             try:
-                ready = self._masked(kind, exchange, at_ns, payload)
+                ready = self._mask.ready(kind, exchange, at_ns, payload)
             except Exception:  # noqa: BLE001 - one exchange's oddity must not end the recording of all others
                 _log.exception("exchange %d of this run: a record cannot be packed", exchange)
                 self.lose(exchange, kind, at_ns, len(payload) if isinstance(payload, bytes) else 0)
@@ -333,45 +324,6 @@ class Recorder:
         if records:
             kinds, exchanges, times_ns, payloads, _ = zip(*records, strict=True)
             self._write(pack_block(kinds, exchanges, times_ns, payloads))
-
-    def _masked(self, kind: Kind, exchange: int, at_ns: int, payload: Payload) -> list[_Packed]:
-        """What to write for one record, its payload as bytes, secrets masked; nothing if it has to wait for more."""
-        before: list[_Packed] = []
-        if isinstance(payload, bytes):
-            if kind is not _CLIENT_DATA:
-                # Trailers have no start line before them, and the mask looks behind line ends.
-                packed = self._mask_head(b"\n" + payload)[1:]
-            else:
-                packed = self._client_data(exchange, payload)
-                if len(packed) > _WRITE_BYTES:  # as no read is
-                    parts = range(0, len(packed), _WRITE_BYTES)
-                    return [(kind, exchange, at_ns, packed[at : at + _WRITE_BYTES], 0) for at in parts]
-                if not packed:
-                    return []
-        elif isinstance(payload, Open):
-            if payload.is_websocket:
-                self._websockets[exchange] = None  # nothing of it is recorded before it is known how to mask it
-            packed = payload.pack(self._mask_head)
-        elif isinstance(payload, Response):
-            self._websockets.pop(exchange, None)
-            if payload.received_head[9:12] == b"101":
-                extensions = _EXTENSIONS.search(payload.received_head)
-                self._websockets[exchange] = self._new_first_message_mask(extensions[1] if extensions else b"")
-            packed = payload.pack(self._mask_head)
-        else:
-            websocket = self._websockets.pop(exchange, None)
-            if websocket is not None and (rest := websocket.finish()):
-                before = [(_CLIENT_DATA, exchange, at_ns, rest, 0)]
-            packed = payload.pack()
-        return [*before, (kind, exchange, at_ns, packed, 0)]
-
-    def _client_data(self, exchange: int, data: bytes) -> bytes:
-        if exchange not in self._websockets:
-            return data
-        websocket = self._websockets[exchange]
-        if websocket is None:
-            return b"[not recorded: %d bytes of a WebSocket whose handshake is lost]" % len(data)
-        return websocket.feed(data)
 
     def _write(self, parts: list[bytes]) -> None:
         """Write, for as long as it takes; meanwhile the queue fills up to its limit and no further."""
