@@ -28,6 +28,7 @@ from proxy.errors import ProxyLogError
 from proxy.indexer import Indexer, IndexSettings
 from proxy.secret import load_key
 from proxy.store.ingest import Ingest, hold_writer_lock
+from proxy.store.log_mover import LogMover
 from proxy.worker import WORK_STOP_S, Density, Work, Worker, processors
 
 log = logging.getLogger("proxy.back")
@@ -35,12 +36,6 @@ log = logging.getLogger("proxy.back")
 BATCH_EVERY_S = 0.1
 """Under load records gather for so long: bigger batches cost less."""
 RETRY_S = 0.25
-LOOK_ANYWAY_S = 2.0
-"""How long the bell may be silent until the journal is looked at all the same, and the write-ahead log moved."""
-LULL_S = 0.25
-"""How long, if the write-ahead log is long: it should not have to be moved while traffic flows."""
-_LONG_LOG_BYTES = 16 << 20
-"""Of journal taken in since it was last moved."""
 GIVE_UP_S = 20.0
 """How long the last part is tried again when the front has gone."""
 _BIG_BATCH_BYTES = 1 << 20
@@ -115,18 +110,20 @@ class Back:
         ingest: Ingest,
         doorbell: Doorbell,
         trace: Path,
+        *,
         on_taken_in: Callable[[], object],
         density: Density,
+        log_mover: LogMover,
     ) -> None:
-        """`trace` is for messages; `on_taken_in` is called when something new is in it, `density` is told how much."""
+        """`trace` is for messages; when something new is in it `on_taken_in` is called, and the others are told."""
         self._density = density
+        self._log_mover = log_mover
         self._ingest = ingest
         self._on_taken_in = on_taken_in
         self._doorbell = doorbell
         self._trace = trace
         self._failed_since: float | None = None
         self._waiting = (0.0, 0)
-        self._unmoved = 0
 
     def run(self) -> bool:
         """Take in until the front has gone and everything is stored, or `stop`; False if the rest has to wait."""
@@ -140,7 +137,6 @@ class Back:
             took = self._take_in(is_last=is_last)
             self._density.note(took or 0)
             if took:
-                self._unmoved += took
                 self._on_taken_in()
             if took is None:
                 if gone_at is not None and began - gone_at > GIVE_UP_S:
@@ -156,9 +152,13 @@ class Back:
     def _rest(self, took: int, began: float) -> None:
         """Until it is worth while to look again."""
         if not took:
-            if not self._doorbell.wait(LULL_S if self._unmoved > _LONG_LOG_BYTES else LOOK_ANYWAY_S):
-                self._checkpoint()
-        elif took < _BIG_BATCH_BYTES:
+            if not self._doorbell.wait(self._log_mover.lull_s):  # the journal is looked at all the same
+                self._log_mover.lull()
+            return
+        # A small batch may be the end of a segment behind which others lie.
+        is_behind = took >= _BIG_BATCH_BYTES or self._ingest.waiting_bytes() >= _BIG_BATCH_BYTES
+        self._log_mover.taken_in(took, is_behind=is_behind)
+        if not is_behind:
             self._doorbell.pause(began + BATCH_EVERY_S - time.monotonic())
         elif processors() == 1:
             self._let_flood_pass(took)
@@ -193,13 +193,6 @@ class Back:
             log.warning("%s is written again, after %.1f s", self._trace, time.monotonic() - self._failed_since)
             self._failed_since = None
         return took
-
-    def _checkpoint(self) -> None:
-        try:
-            self._ingest.checkpoint()
-            self._unmoved = 0
-        except (sqlite3.Error, OSError, ProxyLogError) as error:  # what is written is safe where it is
-            log.debug("%s: its write-ahead log stays as it is: %s", self._trace, error)
 
 
 def main(argument: str) -> int:
@@ -236,8 +229,17 @@ def main(argument: str) -> int:
             for worker in workers:
                 stack.enter_context(worker)
             stack.enter_context(_engine_log(settings, trace, turn, doorbell))
+            log_mover = stack.enter_context(LogMover(trace, turn))
             wake = [worker.wake for worker in workers]
-            return 0 if Back(ingest, doorbell, trace, lambda: [each() for each in wake], density).run() else 1
+            back = Back(
+                ingest,
+                doorbell,
+                trace,
+                on_taken_in=lambda: [each() for each in wake],
+                density=density,
+                log_mover=log_mover,
+            )
+            return 0 if back.run() else 1
     finally:
         ingest.close()
         lock.release()

@@ -19,6 +19,7 @@ from proxy.back import Back, Doorbell
 from proxy.exchange import Outcome, Side
 from proxy.record.journal import journal_folder
 from proxy.store.ingest import Ingest, hold_writer_lock
+from proxy.store.log_mover import LogMover
 from proxy.store.trace import Trace
 from proxy.store.verify import verify
 from proxy.worker import Density
@@ -276,9 +277,46 @@ def test_the_trace_is_whole_in_its_file_though_a_reader_outlives_the_writer(tmp_
         assert copied.exchange(number) is not None
 
 
+def back_of(
+    ingest: Ingest, doorbell: Doorbell, *, density: Density | None = None, log_mover: LogMover | None = None
+) -> Back:
+    """The loop, in this process."""
+    trace = ingest._trace
+    density, log_mover = density or Density(), log_mover or LogMover(trace)
+    return Back(ingest, doorbell, trace, on_taken_in=lambda: None, density=density, log_mover=log_mover)
+
+
+def test_it_does_not_rest_while_segments_wait(tmp_path: Path) -> None:
+    """Not even after a batch that is only the rest of one."""
+    journal = Journal(tmp_path / "t.db")
+    for _ in range(8):
+        journal.exchange_of([b"{}"], [os.urandom(700_000)])
+        journal.next_segment()
+    journal.write()
+    ingest = Ingest(journal.trace, key=KEY)
+    waiting: list[int] = []
+
+    class RestingDoorbell(Doorbell):
+        def pause(self, seconds: float) -> None:
+            waiting.append(ingest.waiting_bytes())
+            super().pause(seconds)
+
+        def wait(self, timeout_s: float) -> bool:
+            self.stop()
+            return super().wait(timeout_s)
+
+    reader, writer = os.pipe()
+    assert back_of(ingest, RestingDoorbell(reader, lambda: None)).run()
+    ingest.close()
+    assert 0 < max(waiting) < 1 << 20
+    assert ended_exchanges(journal.trace) == 8
+    os.close(reader)
+    os.close(writer)
+
+
 def test_a_long_write_ahead_log_is_moved_in_a_lull(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not only after a long silence: it would have to be moved in the middle of the traffic."""
-    monkeypatch.setattr("proxy.back.LOOK_ANYWAY_S", 60.0)
+    monkeypatch.setattr("proxy.store.log_mover.LULL_S", 60.0)
     journal = Journal(tmp_path / "t.db")
     for _ in range(20):
         journal.exchange_of([b"{}"], [os.urandom(1_000_000)])
@@ -288,7 +326,8 @@ def test_a_long_write_ahead_log_is_moved_in_a_lull(tmp_path: Path, monkeypatch: 
 
     def run() -> None:
         ingest = Ingest(journal.trace, key=KEY)
-        Back(ingest, doorbell, journal.trace, lambda: None, Density()).run()
+        with LogMover(journal.trace) as log_mover:
+            back_of(ingest, doorbell, log_mover=log_mover).run()
         ingest.close()
 
     thread = threading.Thread(target=run)
@@ -309,7 +348,7 @@ def test_a_flood_is_let_pass_and_other_work_rests_meanwhile(tmp_path: Path, monk
     segment.touch()
     density = Density()
     reader, writer = os.pipe()
-    back = Back(Ingest(trace, key=KEY), Doorbell(reader, lambda: None), trace, lambda: None, density)
+    back = back_of(Ingest(trace, key=KEY), Doorbell(reader, lambda: None), density=density)
     looks = 0
 
     def look_later(seconds: float) -> None:

@@ -101,16 +101,6 @@ class Ingest:
             self._forget()
             raise
 
-    def checkpoint(self) -> None:
-        """Move what was written from the write-ahead log into the file: to be called when there is time.
-
-        Raises:
-            sqlite3.OperationalError, OSError: as `run_once`.
-        """
-        self._ready()
-        assert self._connection is not None
-        self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
-
     def close(self) -> None:
         """Let go of the trace."""
         self._forget()

@@ -34,10 +34,9 @@ def m002_prompts(database: "Database") -> None:
 MIGRATIONS: tuple[Callable[["Database"], None], ...] = (m001_readings, m002_prompts)
 """What leads from version n to n + 1, in order from version 1, run inside one transaction."""
 MIN_SQLITE = (3, 37, 0)
-MOST_WAL_PAGES = 32_768
-"""Of 4 KiB. Then the write-ahead log is moved into the file even while traffic flows, which delays chunks by
-milliseconds where writer and traffic share a core (the kernel syncs files without giving way). Sooner than that it is
-done by `Ingest.checkpoint`, when nothing flows."""
+MOST_WAL_PAGES = 393_216
+"""Of 4 KiB. Then whoever writes moves the write-ahead log into the file, and nothing is stored meanwhile. In the back
+process `LogMover` has done it long before."""
 KEPT_WAL_BYTES = 16 << 20
 """To what size the write-ahead log is cut back."""
 
