@@ -5,13 +5,13 @@ A body longer than `LONG_BODY_BYTES` is not held: it is cut into parts as it com
 
 import sqlite3
 from collections.abc import Iterator, Sequence
-from hashlib import blake2b
 
 from proxy.store.bodies import PART_BYTES, cut, equal_parts, members_of, model_of
 from proxy.store.chunk_sides import StreamSide
 from proxy.store.chunks import ChunkRuns, Frames, as_stored
+from proxy.store.digests import Digester, digest_of
 from proxy.store.masked import Read, SecretPaths, Walk, apply
-from proxy.store.rows import DIGEST_BYTES, Rows, Sent, StagedRow, body_key, digest_of
+from proxy.store.rows import Rows, Sent, StagedRow, body_key
 
 LONG_BODY_BYTES = 32 << 20
 _SHORT_READ_BYTES = 2048
@@ -207,7 +207,7 @@ class LongBody:
         self._tail = bytearray()  # bytes that are in no part yet, staged as they are
         self._staged_tail_bytes = 0
         self._seq = 0
-        self._digest = blake2b(digest_size=DIGEST_BYTES)
+        self._digest = Digester()
         self._blob_ids: list[int] = []
         self._masked = 0
         self._is_text = True

@@ -8,13 +8,13 @@ import re
 import sqlite3
 from codecs import getincrementaldecoder
 from collections.abc import Iterable, Sequence
-from hashlib import blake2b
 
 from proxy.exchange import Side
 from proxy.read.websocket import CLOSE, TEXT, WebSocketReader
 from proxy.store.chunks import MAX_MIDDLE_BYTES, ChunkRuns, Frames, RunRow, as_stored, read_chunks
+from proxy.store.digests import Digester
 from proxy.store.masked import MaskedLines, Read, SecretPaths, joined
-from proxy.store.rows import DIGEST_BYTES, Rows, Sent
+from proxy.store.rows import Rows, Sent
 
 _MASK_IN_JSON = re.compile(rb"\[masked:[0-9a-f]{12}\]")
 _STAGED = (
@@ -39,7 +39,7 @@ class _ChunkedSide:
         self._frames = frames
         self._runs = ChunkRuns(exchange_id, side, next_seq)
         self._rows: list[RunRow] = []
-        self._digest = blake2b(digest_size=DIGEST_BYTES)
+        self._digest = Digester()
 
     @property
     def chunks(self) -> int:

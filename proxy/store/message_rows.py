@@ -10,7 +10,7 @@ import msgspec
 
 from proxy.meaning import Message, Part, PartKind
 from proxy.read.json_fields import NotJsonError, decode_json
-from proxy.store.rows import DIGEST_BYTES
+from proxy.store.digests import read_digest_of
 from proxy.store.search import searchable
 
 MIN_REFERENCE_CHARACTERS = 120
@@ -96,7 +96,7 @@ class MessageRows:
         The key is a hash of what makes two messages the same turn of a conversation: role, text without blanks at its
         ends, tools called with which arguments. Reasoning, ids and names do not matter: clients leave them out.
         """
-        digest = blake2b(_encode((message.role, message.name, message.parts)), digest_size=DIGEST_BYTES).digest()
+        digest = read_digest_of(_encode((message.role, message.name, message.parts)))
         known = self._known.get(digest)
         if known is not None:
             return known

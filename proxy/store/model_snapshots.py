@@ -5,12 +5,11 @@ They belong to no exchange, so reading recordings again does not touch them.
 
 import sqlite3
 from collections.abc import Iterable
-from hashlib import blake2b
 
 from proxy.meaning import Parameter
 from proxy.read.json_fields import encode_json
+from proxy.store.digests import read_digest_of
 from proxy.store.prompts import ENGINE_LOG_TAG
-from proxy.store.rows import DIGEST_BYTES
 
 _LONGEST_CALL_US = 3_600_000_000
 """A call that began earlier is not looked for; there is an index by its beginning."""
@@ -64,7 +63,7 @@ class ModelSnapshots:
     def _value(self, data: str) -> int:
         """The id of JSON in the table that calls use, too."""
         data = data.encode("utf-8", "replace").decode()
-        digest = blake2b(data.encode(), digest_size=DIGEST_BYTES).digest()
+        digest = read_digest_of(data.encode())
         row = self._connection.execute("SELECT id FROM read_values WHERE digest = ?", (digest,)).fetchone()
         if row is None:
             row = (self._connection.execute("INSERT INTO read_values VALUES(NULL, ?, ?)", (digest, data)).lastrowid,)

@@ -8,10 +8,9 @@ import re
 import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 
 from proxy.meaning import PromptSource
-from proxy.store.rows import DIGEST_BYTES
+from proxy.store.digests import read_digest_of
 
 PAIR, RENDER, ALIGN = 0, 1, 2
 """The steps of `prompt_queue`."""
@@ -227,7 +226,7 @@ class PromptRows:
     def _addressed(self, table: str, text: str) -> int:
         """The id of a text in a table of texts by digest."""
         text = text.encode("utf-8", "replace").decode()  # SQLite takes no lone surrogates
-        digest = blake2b(text.encode(), digest_size=DIGEST_BYTES).digest()
+        digest = read_digest_of(text.encode())
         found = self._connection.execute(f"SELECT id FROM {table} WHERE digest = ?", (digest,)).fetchone()
         if found is not None:
             return int(found[0])

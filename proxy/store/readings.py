@@ -3,7 +3,6 @@
 import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 from typing import Any, NamedTuple
 
 import msgspec
@@ -12,10 +11,10 @@ from proxy.meaning import MODEL_CALLS, CallError, Operation, Problem, Reading
 from proxy.read.json_fields import encode_json
 from proxy.store.call_totals import TOTALS_OF as _TOTALS_OF
 from proxy.store.call_totals import CallTotals, TotalsRow
+from proxy.store.digests import read_digest_of
 from proxy.store.message_rows import Counter, MessageRows, Places, chain_key
 from proxy.store.prompts import ENGINE_LOG_TAG, drop, enqueue, forget
 from proxy.store.recordings import Recording
-from proxy.store.rows import DIGEST_BYTES
 from proxy.store.sessions import Sessions
 from proxy.store.threads import Threads, turn_of
 
@@ -323,7 +322,7 @@ class ReadingRows:
         found = self._values.get(data)
         if found is not None:
             return found
-        digest = blake2b(data.encode("utf-8", "replace"), digest_size=DIGEST_BYTES).digest()
+        digest = read_digest_of(data.encode("utf-8", "replace"))
         row = self._connection.execute("SELECT id FROM read_values WHERE digest = ?", (digest,)).fetchone()
         if row is None:
             row = (self._connection.execute("INSERT INTO read_values VALUES(NULL, ?, ?)", (digest, data)).lastrowid,)

@@ -3,14 +3,13 @@
 import sqlite3
 from collections.abc import Iterable, MutableSequence, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 from typing import TypeVar
 
 from proxy.store.chunks import RunRow, as_stored
 from proxy.store.courtesy import in_steps
+from proxy.store.digests import RECORDED_BYTES, digest_of
 from proxy.store.heads import fields_json
 
-DIGEST_BYTES = 16
 MAX_INTEGER = (1 << 63) - 1
 """SQLite's."""
 MAX_PENDING_BYTES = 8 << 20
@@ -71,14 +70,9 @@ exchanges = exchanges + excluded.exchanges, request_bytes = request_bytes + excl
 response_bytes = response_bytes + excluded.response_bytes, duration_us = duration_us + excluded.duration_us"""
 
 
-def digest_of(data: bytes | memoryview) -> bytes:
-    """BLAKE2b, 16 bytes."""
-    return blake2b(data, digest_size=DIGEST_BYTES).digest()
-
-
 def body_key(body: bytes) -> bytes:
     """What a body is known again by: its digest, or a short one itself, which is never as short as a digest."""
-    return body if DIGEST_BYTES < len(body) <= MAX_CACHED_BODY_BYTES else digest_of(body)
+    return body if RECORDED_BYTES < len(body) <= MAX_CACHED_BODY_BYTES else digest_of(body)
 
 
 class Rows:
@@ -157,7 +151,7 @@ class Rows:
         self, parts: Sequence[bytes | memoryview], whole: bytes, masked: int, model: str | None, key: bytes
     ) -> Sent:
         """A new body that is these parts; `key`: its `body_key`, before anything was masked."""
-        digest = key if not masked and len(key) == DIGEST_BYTES else digest_of(whole)
+        digest = key if not masked and len(key) == RECORDED_BYTES else digest_of(whole)
         if len(parts) == 1:
             stored = as_stored(whole)
             is_text = isinstance(stored, str)

@@ -31,7 +31,11 @@ def m002_prompts(database: "Database") -> None:
     )
 
 
-MIGRATIONS: tuple[Callable[["Database"], None], ...] = (m001_readings, m002_prompts)
+def m003_digests(_: "Database") -> None:
+    """Version 4 has other digests of what is recorded (see `digests`); those that there are stay, and stay good."""
+
+
+MIGRATIONS: tuple[Callable[["Database"], None], ...] = (m001_readings, m002_prompts, m003_digests)
 """What leads from version n to n + 1, in order from version 1, run inside one transaction."""
 MIN_SQLITE = (3, 37, 0)
 MOST_WAL_PAGES = 393_216

@@ -18,19 +18,19 @@ CREATE TABLE journal_position (             -- one row: how far the journal has 
 
 CREATE TABLE heads (                        -- header fields, content-addressed
     id INTEGER PRIMARY KEY,
-    digest BLOB NOT NULL UNIQUE,            -- BLAKE2b, 16 bytes, of fields
+    digest BLOB NOT NULL UNIQUE,            -- BLAKE3, 20 bytes, of fields; one of 16 bytes is BLAKE2b
     fields TEXT NOT NULL                    -- JSON: [["Name","value"],...] in order, case kept; bytes read as Latin-1
 );
 
 CREATE TABLE blobs (                        -- parts of bodies, content-addressed
     id INTEGER PRIMARY KEY,
-    digest BLOB NOT NULL UNIQUE,            -- BLAKE2b, 16 bytes, of data
+    digest BLOB NOT NULL UNIQUE,            -- BLAKE3, 20 bytes, of data; 16 bytes: BLAKE2b
     data NOT NULL
 );
 
 CREATE TABLE bodies (                       -- a body is its parts, one after the other
     id INTEGER PRIMARY KEY,
-    digest BLOB NOT NULL,                   -- BLAKE2b, 16 bytes, of the whole body
+    digest BLOB NOT NULL,                   -- BLAKE3, 20 bytes, of the whole body; 16 bytes: BLAKE2b
     bytes INTEGER NOT NULL,
     parts TEXT NOT NULL                     -- JSON: [[first blob id, last blob id],...]: a chat's new messages have new,
 );                                          --   neighbouring ids, so that a history of any length takes few ranges
@@ -57,7 +57,7 @@ CREATE TABLE recorded_exchanges (
     model TEXT,                             -- the top-level "model" of a JSON request body, where there is one
     request_body INTEGER REFERENCES bodies(id),   -- NULL where chunks hold the bytes, or there are none
     response_body INTEGER REFERENCES bodies(id),
-    request_digest BLOB, response_digest BLOB,    -- BLAKE2b, 16 bytes, of what ingest read from the journal, masked
+    request_digest BLOB, response_digest BLOB,    -- as above, of what ingest read from the journal, masked
     request_is_text INTEGER, response_is_text INTEGER, -- whether it is UTF-8 without NUL; NULL where nothing came
     request_masked INTEGER NOT NULL DEFAULT 0,    -- values masked inside the body
     response_masked INTEGER NOT NULL DEFAULT 0,

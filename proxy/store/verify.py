@@ -2,14 +2,13 @@
 
 import sqlite3
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
 
 from proxy.exchange import Side
 from proxy.store.bodies import read_body
 from proxy.store.chunks import read_chunks
-from proxy.store.rows import DIGEST_BYTES, digest_of
+from proxy.store.digests import Digester, is_digest_of
 from proxy.store.schema import open_for_reading
 
 MAX_TOLD = 100
@@ -92,11 +91,11 @@ def _verify_parts(connection: sqlite3.Connection, report: Report) -> None:
     """Heads and blobs are what their digests say."""
     for head_id, digest, fields in connection.execute("SELECT id, digest, CAST(fields AS BLOB) FROM heads"):
         report.heads += 1
-        if digest_of(fields) != digest:
+        if not is_digest_of(fields, digest):
             report.problem(f"head {head_id} is not what its digest says")
     for blob_id, digest, data in connection.execute("SELECT id, digest, CAST(data AS BLOB) FROM blobs"):
         report.blobs += 1
-        if digest_of(data) != digest:
+        if not is_digest_of(data, digest):
             report.problem(f"blob {blob_id} is not what its digest says")
 
 
@@ -111,7 +110,7 @@ def _verify_bodies(connection: sqlite3.Connection, report: Report) -> None:
         if parts is None:
             report.problem(f"body {body_id} has no readable list of parts")
             continue
-        found = blake2b(digest_size=DIGEST_BYTES)
+        found = Digester(like=digest)
         found_size = found_parts = 0
         for part in read_body(connection, body_id):
             found.update(part)
@@ -172,7 +171,7 @@ FROM recorded_exchanges e LEFT JOIN bodies b ON b.id = e.{name}_body WHERE e.out
 
 def _verify_side(connection: sqlite3.Connection, report: Report, side: Side, row: _SideRow) -> None:
     what = f"exchange {row.exchange_id}: its {_SIDES[side]}"
-    found, size, chunks, sizes = _read_side(connection, row.exchange_id, side)
+    found, size, chunks, sizes = _read_side(connection, row.exchange_id, side, row.digest)
     if row.body_bytes is not None:
         if not row.masked and sizes != row.body_bytes:
             report.problem(f"{what} has chunks of {sizes} bytes, but a body of {row.body_bytes}")
@@ -192,9 +191,11 @@ def _verify_side(connection: sqlite3.Connection, report: Report, side: Side, row
             report.problem(f"{what} has {size} bytes, the front counted {row.counted_bytes}")
 
 
-def _read_side(connection: sqlite3.Connection, exchange_id: int, side: Side) -> tuple[bytes | None, int, int, int]:
+def _read_side(
+    connection: sqlite3.Connection, exchange_id: int, side: Side, like: bytes | None
+) -> tuple[bytes | None, int, int, int]:
     """(digest of the bytes that chunks hold, how many, chunks, bytes of chunks that a body holds)."""
-    found = blake2b(digest_size=DIGEST_BYTES)
+    found = Digester(like)
     size = chunks = sizes = 0
     for chunk in read_chunks(connection, exchange_id, side):
         chunks += 1

@@ -7,7 +7,7 @@ from proxy.errors import TraceError, TraceTooNewError
 
 APPLICATION_ID = 0x50584C47
 """'PXLG' in the file's header, so that `file` and the like can tell a trace."""
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 _MAGIC = b"SQLite format 3\0"
 
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from proxy.exchange import Outcome, Side
 from proxy.indexer import Indexer, IndexSettings
+from proxy.store.digests import digest_of
 from proxy.store.ingest import Ingest
-from proxy.store.rows import digest_of
 from proxy.store.trace import Trace
 from proxy.store.verify import verify
 from tests.store.journal_builder import KEY, Journal

@@ -4,16 +4,20 @@ import shutil
 import sqlite3
 import stat
 import subprocess
+from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from proxy.errors import TraceError, TraceTooNewError
+from proxy.exchange import Side
 from proxy.store import schema, version
 from proxy.store.schema import open_for_reading, open_for_writing
+from proxy.store.trace import Trace
+from proxy.store.verify import verify
 from proxy.store.version import check_file
-from tests.store.journal_builder import Journal
+from tests.store.journal_builder import START_WALL_NS, Journal
 from tests.store.test_ingest import ingest_whole, read_whole
 
 if TYPE_CHECKING:
@@ -169,6 +173,59 @@ def test_a_trace_of_version_2_is_migrated_and_the_prompts_of_its_calls_are_to_be
     assert calls
     assert connection.execute("SELECT call_id, step FROM prompt_queue").fetchall() == calls
     connection.close()
+
+
+def old_digest(data: bytes) -> bytes:
+    """As versions 1 to 3 had it."""
+    return blake2b(data, digest_size=16).digest()
+
+
+def make_version_3(trace: Path) -> None:
+    """A trace with a body of one part and one of several, and a stream, all with the digests of then."""
+    journal = Journal(trace)
+    chat = b'{"messages":[%s]}' % b",".join(b'{"role":"user","content":"%s"}' % (b"%d" % n * 300) for n in range(4))
+    journal.exchange_of([chat], [b'{"answer":1}'])
+    journal.exchange_of([b"{}"], [b'data: {"n":%d}\n\n' % n for n in range(4)], b"text/event-stream")
+    journal.write()
+    ingest_whole(trace)
+    with sqlite3.connect(trace) as connection:
+        connection.create_function("old", 1, old_digest)
+        connection.execute("UPDATE heads SET digest = old(CAST(fields AS BLOB))")
+        connection.execute("UPDATE blobs SET digest = old(CAST(data AS BLOB))")
+        for side, name in ((Side.CLIENT, "request"), (Side.UPSTREAM, "response")):
+            for number in (1, 2):
+                with Trace(open_for_reading(trace)) as opened:
+                    digest = old_digest(b"".join(opened.body(number, side)))
+                where = f"WHERE id = (SELECT {name}_body FROM recorded_exchanges WHERE id = ?)"
+                connection.execute(f"UPDATE bodies SET digest = ? {where}", (digest, number))
+                connection.execute(f"UPDATE recorded_exchanges SET {name}_digest = ? WHERE id = ?", (digest, number))
+        assert connection.execute("SELECT DISTINCT length(digest) FROM bodies").fetchall() == [(16,)]
+    connection.execute("PRAGMA user_version = 3")
+    connection.close()
+
+
+def test_a_trace_of_version_3_keeps_its_digests_and_is_proven_by_them(trace: Path) -> None:
+    make_version_3(trace)
+    open_for_writing(trace).close()
+    journal = Journal(trace, wall_ns=START_WALL_NS + 1, run_id=b"another-run-6789")
+    journal.exchange_of([b'{"messages":[{"role":"user","content":"new"}]}'], [b'{"answer":1}'])
+    journal.write()
+    ingest_whole(trace)
+    report = verify(trace)
+    assert report.is_ok, report.problems
+    assert report.exchanges == 3
+    with sqlite3.connect(trace) as connection:
+        lengths = connection.execute("SELECT length(response_digest) FROM recorded_exchanges ORDER BY id").fetchall()
+        assert lengths == [(16,), (16,), (20,)]
+        for table, column in (("heads", "fields"), ("blobs", "data")):
+            connection.execute(f"UPDATE {table} SET {column} = {column} || ' ' WHERE id = 1")
+        connection.execute(
+            "UPDATE recorded_chunks SET at_us = at_us, middle = middle || ' ' WHERE exchange_id = 2 AND side = 1"
+        )
+    connection.close()
+    told = " ".join(verify(trace).problems)
+    for problem in ("head 1 is not", "blob 1 is not", "body 1 is not", "exchange 2: its response is not"):
+        assert problem in told
 
 
 def test_a_migration_that_fails_changes_nothing(trace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
