@@ -30,6 +30,7 @@ class BodySide:
         "_long",
         "_reads",
         "_runs",
+        "_saved_bytes",
         "_saved_chunks",
         "_seam",
         "_secrets",
@@ -45,7 +46,7 @@ class BodySide:
         self._secrets = secrets
         self._reads: list[tuple[int, bytes]] = []
         self._runs: ChunkRuns | None = None  # made when it is known that there is more than one read
-        self._saved_chunks = 0
+        self._saved_bytes = self._saved_chunks = 0
         self._is_staged = False
         self._seam: bytes | None = b""  # the end of what is staged; None once a secret may follow it
         self._long: LongBody | None = None
@@ -55,6 +56,11 @@ class BodySide:
     def is_short(self) -> bool:
         """Whether it can be held."""
         return self.received_bytes <= LONG_BODY_BYTES
+
+    @property
+    def held_bytes(self) -> int:
+        """What is neither staged nor in its place."""
+        return self.received_bytes - self._saved_bytes
 
     @property
     def masked(self) -> int:
@@ -97,6 +103,7 @@ class BodySide:
                 for index, (at_us, data) in enumerate(self._reads)
             ]
         self._is_staged = True
+        self._saved_bytes = self.received_bytes
         self._reads = []
 
     def _is_harmless(self) -> bool:
@@ -193,6 +200,7 @@ class BodySide:
             self._long = LongBody(self.exchange_id, self.side, self._secrets)
             self._long.resume(connection)
             self.received_bytes += self._long.size
+        self._saved_bytes = self.received_bytes
 
 
 class LongBody:

@@ -63,9 +63,10 @@ class _ChunkedSide:
                     return
         for at_us, data in reads:
             frame_id, middle = frames.part(data) if may_share else (None, data)
-            stored = as_stored(middle)
             if len(middle) > MAX_MIDDLE_BYTES:
                 frame_id, stored = frames.whole(data)
+            else:
+                stored = as_stored(middle)
             if isinstance(stored, bytes):
                 self.is_text = False
             add(rows, at_us, stored, opcode, frame_id)

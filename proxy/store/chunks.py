@@ -153,8 +153,8 @@ class Frames:
 
     __slots__ = ("_frames", "_guess", "_make", "_may_guess", "_previous", "_seams")
 
-    def __init__(self, make: Callable[[bytes, bytes], int], seams: Seams) -> None:
-        """`make` stores a frame and gives its id."""
+    def __init__(self, make: Callable[[str | bytes, str | bytes], int], seams: Seams) -> None:
+        """`make` stores a frame, as `as_stored` gives it, and gives its id."""
         self._make = make
         self._seams = seams
         self._frames: list[tuple[bytes, bytes, int]] = []
@@ -199,7 +199,8 @@ class Frames:
 
     def whole(self, data: bytes) -> tuple[int, str | bytes]:
         """A frame that is this chunk, and the middle without bytes that goes with it."""
-        return self._make(data, b""), "" if isinstance(as_stored(data), str) else b""
+        stored = as_stored(data)
+        return self._make(stored, ""), "" if isinstance(stored, str) else b""
 
     def _part_anew(self, data: bytes) -> tuple[int | None, bytes]:
         previous, self._previous = self._previous, data
@@ -209,10 +210,13 @@ class Frames:
         is_guess = frame is not None
         if frame is None:
             frame = _shared(previous, data)
-        if frame is None or not all(isinstance(as_stored(part), str) for part in frame):
-            return None, data  # a frame is text, so that a chunk is text where its middle is
+        if frame is None:
+            return None, data
         head, tail = frame
-        frame_id = self._make(head, tail)
+        stored_head, stored_tail = as_stored(head), as_stored(tail)
+        if not isinstance(stored_head, str) or not isinstance(stored_tail, str):
+            return None, data  # a frame is text, so that a chunk is text where its middle is
+        frame_id = self._make(stored_head, stored_tail)
         if is_guess:
             self._guess = frame_id
         else:

@@ -22,7 +22,11 @@ from proxy.store.sealed import teach
 from proxy.store.segments import Batch, Segments
 
 HOLD_BYTES = 32 << 20
-"""Of journal, about so much is taken in in one transaction so that bodies need not be staged."""
+"""So much of unfinished bodies is kept in memory, as their ends may lie ready already: to stage them is dear."""
+_LEAST_BYTES = 256 << 10
+"""What is less is staged: what ended meanwhile should not have to wait for it."""
+_MOST_BYTES = 128 << 20
+"""Of journal in one transaction for that reason: for so long what ended in it cannot be seen."""
 _UNENDED_RUNS = """
 SELECT id FROM runs WHERE ended IS NULL UNION SELECT run FROM recorded_exchanges WHERE outcome IS NULL"""
 
@@ -63,7 +67,7 @@ class Ingest:
         self._secrets = SecretPaths(body_fields, key)
         self._key = key
         self._segments = Segments(journal_folder(trace), living_run)
-        self.hold_bytes = HOLD_BYTES
+        self.least_bytes, self.hold_bytes = _LEAST_BYTES, HOLD_BYTES
         self._connection: sqlite3.Connection | None = None
         self._identity: tuple[int, int] | None = None
         self._state: Intake | None = None
@@ -151,7 +155,7 @@ class Ingest:
         """Take in a batch, and those that lie behind it already while bodies may end in them; the last, all sizes."""
         state.take(batch)
         size = batch.size
-        while state.is_holding and size + batch.size <= self.hold_bytes:
+        while self.least_bytes <= state.held_bytes <= self.hold_bytes and size + batch.size <= _MOST_BYTES:
             following = self._segments.read_on(batch)
             if following is None:
                 break

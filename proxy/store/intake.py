@@ -57,9 +57,9 @@ class Intake:
         self._last_id = last_id or 0
 
     @property
-    def is_holding(self) -> bool:
-        """Whether bodies wait for `save_held`, or for their end in a batch that follows at once."""
-        return bool(self._touched)
+    def held_bytes(self) -> int:
+        """What there is of bodies that wait for `save_held`, or for their end in a batch that follows at once."""
+        return sum([exchange.held_bytes for exchange in self._touched.values()])
 
     def take(self, batch: Batch) -> None:
         """Put a batch's records into the open transaction, except bodies that may end soon."""

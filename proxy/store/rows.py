@@ -180,11 +180,11 @@ class Rows:
         self._new_bodies.append((body_id, digest, size, _ranges(blob_ids)))
         return body_id
 
-    def frame(self, head: bytes, tail: bytes) -> int:
-        """The id of a new frame."""
+    def frame(self, head: str | bytes, tail: str | bytes) -> int:
+        """The id of a new frame; both as they are to be stored."""
         frame_id = self._next_frame
         self._next_frame += 1
-        self._frames.append((frame_id, as_stored(head), as_stored(tail)))
+        self._frames.append((frame_id, head, tail))
         return frame_id
 
     def exchange(self, row: tuple[object, ...], rare: tuple[str | None, ...]) -> None:

@@ -194,6 +194,11 @@ class Running:
         """Whether nothing came but short bodies, which would have to be put together again at their end."""
         return all(side is None or (isinstance(side, BodySide) and side.is_short) for side in self._sides)
 
+    @property
+    def held_bytes(self) -> int:
+        """What there is of bodies, only in memory."""
+        return sum([side.held_bytes for side in self._sides if isinstance(side, BodySide)])
+
     def save(self) -> None:
         """While it runs, at a batch's end or later: what there is by now goes into the rows."""
         rows = self._shared.rows

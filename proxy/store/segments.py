@@ -1,8 +1,8 @@
 """The journal's segments as the store reads them: in order, in bounded batches, each record once.
 
 The position (segment, offset) that `Batch` names is committed together with what was read. A segment is done with when
-its end was reached and nothing can follow; only then, and after that commit, it is removed. So at any time at most
-one segment is read and still there, and the position names it: every other segment in the folder is unread.
+its end was reached and nothing can follow; only then, and after that commit, it is removed. So of the segments in the
+folder those before the position, of the same run, are read, and all others are unread.
 """
 
 import os
@@ -57,6 +57,8 @@ class Segments:
         self._name: str | None = None
         self._offset = 0
         self._header: SegmentHeader | None = None
+        self._passed: list[str] = []
+        """Segments that `read_on` is done with, though that is not committed."""
 
     def front_is_dead(self) -> None:
         """No run that is there now is written any more; one that begins later has another front and another back."""
@@ -66,8 +68,14 @@ class Segments:
     def seek(self, segment: str | None, offset: int) -> None:
         """Go to a committed position."""
         self._name, self._offset, self._header = segment, offset, None
-        if segment is not None and not (self.folder / segment).exists():
+        self._passed = []
+        if segment is None:
+            return
+        if not (self.folder / segment).exists():
             self._name = None
+        for name in self._names():
+            if name < segment and _run_of(name) == _run_of(segment):  # whoever took them in died before this
+                (self.folder / name).unlink(missing_ok=True)
 
     def read(self) -> Batch | None:
         """The next batch; None if there is nothing new now. It may hold no records, only say that a segment is done."""
@@ -107,14 +115,22 @@ class Segments:
         return batch
 
     def read_on(self, batch: Batch) -> Batch | None:
-        """The batch after one that is not committed yet, of the same segment; `seek` goes back."""
-        if not batch.is_full or batch.is_segment_done:
+        """The batch after one that is not committed yet, of the same run; `seek` goes back."""
+        if batch.is_segment_done:
+            if batch.is_run_done or batch.header is None:
+                return None
+            self._passed.append(batch.segment)
+            self._name = None
+        elif not batch.is_full:
             return None
         self._offset = batch.offset
         return self.read()
 
     def committed(self, batch: Batch) -> None:
-        """The batch is in the trace: go on after it, and remove its segment if that is done."""
+        """The batch is in the trace, with those before it: go on after it, and remove the segments that are done."""
+        for name in self._passed:
+            (self.folder / name).unlink(missing_ok=True)
+        self._passed = []
         self._offset = batch.offset
         if batch.is_segment_done:
             path = self.folder / batch.segment
@@ -138,6 +154,8 @@ class Segments:
             names = sorted(path.name for path in self.folder.iterdir() if path.suffix == ".seg")
         except FileNotFoundError:
             return []
+        if self._passed:
+            names = [name for name in names if name not in self._passed]
         if self._dead_runs is not None:
             names = [name for name in names if _run_of(name) in self._dead_runs]
         # The run that may still be written comes last, even if the clock was set back before it started.

@@ -18,7 +18,7 @@ from proxy.store.chunks import ChunkRuns, Frames, RunRow, Seams
 from proxy.store.masked import Read, SecretPaths
 from proxy.store.rows import Rows, Sent
 from proxy.store.schema import open_for_writing
-from tests.store.test_chunks import WORDS, openai_event, responses_event
+from tests.store.test_chunks import WORDS, as_bytes, openai_event, responses_event
 from tests.store.websocket_frames import frames
 
 SECRETS = SecretPaths(("tools[].headers.*",), b"k" * 32)
@@ -65,8 +65,8 @@ def stored(
     """Take the reads in, in groups that end at these numbers."""
     made: list[tuple[bytes, bytes]] = []
 
-    def frame(head: bytes, tail: bytes) -> int:
-        made.append((head, tail))
+    def frame(head: str | bytes, tail: str | bytes) -> int:
+        made.append((as_bytes(head), as_bytes(tail)))
         return len(made)
 
     side = make(Frames(frame, Seams()))

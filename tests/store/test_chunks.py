@@ -46,12 +46,17 @@ def responses_event(number: int, word: str) -> bytes:
     ).encode()
 
 
+def as_bytes(stored: str | bytes) -> bytes:
+    """What `as_stored` was given."""
+    return stored.encode() if isinstance(stored, str) else stored
+
+
 class Stored(list[tuple[bytes, bytes]]):
     """Frames as they are made."""
 
-    def make(self, head: bytes, tail: bytes) -> int:
+    def make(self, head: str | bytes, tail: str | bytes) -> int:
         """The id is the place."""
-        self.append((head, tail))
+        self.append((as_bytes(head), as_bytes(tail)))
         return len(self) - 1
 
     def part(self, events: list[bytes], seams: Seams) -> list[tuple[int | None, bytes]]:

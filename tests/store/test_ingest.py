@@ -1,11 +1,13 @@
 """What was sent is what is stored, exactly once, however the journal is cut and wherever the back is killed."""
 
+import contextlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -13,6 +15,7 @@ from proxy.exchange import Outcome, Side
 from proxy.indexer import Indexer, IndexSettings
 from proxy.store.digests import digest_of
 from proxy.store.ingest import Ingest
+from proxy.store.segments import Batch
 from proxy.store.trace import Trace
 from proxy.store.verify import verify
 from tests.store.journal_builder import KEY, Journal
@@ -244,19 +247,19 @@ def read_whole(trace: Path) -> None:
 
 
 def ingest_in_steps(trace: Path, batch_bytes: int, restarts: set[int], hold_bytes: int = 0) -> None:
-    """Take it in in small batches; at some of them the process dies before its commit, and starts again."""
+    """Take it in in small batches; at some of them the process dies before or after its commit, and starts again."""
 
     def start() -> Ingest:
         ingest = Ingest(trace, key=KEY, body_fields=FIELDS)
         ingest._segments.batch_bytes = batch_bytes
-        ingest.hold_bytes = hold_bytes
+        ingest.least_bytes, ingest.hold_bytes = 1, hold_bytes
         return ingest
 
     ingest = start()
     step = 0
     while True:
         if step in restarts:
-            die_before_commit(ingest)
+            (die_after_commit if step % 2 else die_before_commit)(ingest)
             ingest.close()
             ingest = start()
         step += 1
@@ -264,6 +267,18 @@ def ingest_in_steps(trace: Path, batch_bytes: int, restarts: set[int], hold_byte
             break
     ingest.finish()
     ingest.close()
+
+
+def die_after_commit(ingest: Ingest) -> None:
+    """Commit a batch, and remove nothing of what it took in."""
+
+    def killed(batch: Batch) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ingest._segments, "committed", killed)
+        with contextlib.suppress(KeyboardInterrupt):
+            ingest.run_once()
 
 
 def die_before_commit(ingest: Ingest) -> None:

@@ -127,6 +127,65 @@ def test_a_crash_between_commit_and_removal_changes_nothing(trace: Path, monkeyp
         assert [row.id for row in opened.latest(9)] == [1, 2]
 
 
+def body_across_segments(trace: Path) -> int:
+    """A long body, in three segments; the number of its exchange."""
+    journal = Journal(trace)
+    number = journal.open()
+    for letter in (b"x", b"y", b"z"):
+        journal.data(number, Side.CLIENT, letter * 300_000)
+        journal.next_segment()
+    journal.response(number)
+    journal.close(number)
+    journal.write()
+    return number
+
+
+def test_a_body_across_segments_is_taken_in_at_once(trace: Path) -> None:
+    """To stage it and to read it again would take three times as long."""
+    number = body_across_segments(trace)
+    ingest = taking(trace)
+    assert ingest.run_once() > 900_000
+    assert len(segments(trace)) == 1
+    assert ingest.run_once() == 0
+    ingest.close()
+    with Trace.open(trace) as opened:
+        assert b"".join(opened.body(number, Side.CLIENT)) == b"x" * 300_000 + b"y" * 300_000 + b"z" * 300_000
+        assert not opened.gaps()
+
+
+@pytest.mark.parametrize("removed", [0, 1, 2, 3])
+def test_a_crash_before_all_of_several_segments_are_removed_changes_nothing(
+    trace: Path, removed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    number = body_across_segments(trace)
+    unlink = Path.unlink
+
+    def killed(self: Path, missing_ok: bool = False) -> None:
+        if len(segments(trace)) == 4 - removed:
+            raise KeyboardInterrupt
+        unlink(self, missing_ok)
+
+    ingest = taking(trace)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", killed)
+        if removed < 3:
+            with pytest.raises(KeyboardInterrupt):
+                take_all(ingest)
+        else:
+            take_all(ingest)
+    assert len(segments(trace)) == 4 - removed
+    ingest.close()
+    ingest = taking(trace)
+    take_all(ingest)
+    ingest.finish()
+    ingest.close()
+    assert segments(trace) == []
+    with Trace.open(trace) as opened:
+        assert len(b"".join(opened.body(number, Side.CLIENT))) == 900_000
+        assert not opened.gaps()
+        assert [row.id for row in opened.latest(9)] == [number]
+
+
 def test_runs_are_taken_in_one_after_the_other_and_their_ids_go_on(trace: Path) -> None:
     first = Journal(trace)
     first.exchange_of([b"a"], [b"b"])
