@@ -41,5 +41,6 @@ def path(as_json: bool, trace: str | None, config: Path | None) -> None:
 
 def _size(file: Path) -> int:
     """Bytes of the trace, what SQLite has not yet moved into the file included."""
+    file = file.resolve()  # where it is a link, SQLite has its files beside what it leads to
     log = file.with_name(file.name + "-wal")
     return file.stat().st_size + (log.stat().st_size if log.exists() else 0)

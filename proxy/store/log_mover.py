@@ -38,7 +38,6 @@ class LogMover:
     def __init__(self, trace: Path, turn: AbstractContextManager[object] = NOBODY_ELSE) -> None:
         """`turn` is held by who writes the trace: the end of a log that grows meanwhile is moved with it held."""
         self._trace = trace
-        self._log = trace.with_name(f"{trace.name}-wal")
         self._turn = turn
         self._taken_in = 0
         self._moved = 0
@@ -73,16 +72,20 @@ class LogMover:
         self._taken_in += size
         if self._taken_in - self._moved > _SHORT_LULL_BYTES:
             with contextlib.suppress(OSError):  # there is none, or the disk does not tell
-                length = self._log.stat().st_size
+                length = self._log().stat().st_size
                 if length > _BUSY_BYTES and (not is_behind or length > self._limit()):
                     self._is_wanted.set()
+
+    def _log(self) -> Path:
+        trace = self._trace.resolve()  # SQLite has its files beside the file that a link leads to
+        return trace.with_name(f"{trace.name}-wal")
 
     def _limit(self) -> int:
         return min(MOST_BYTES, shutil.disk_usage(self._trace.parent).free // _MOST_OF_FREE)
 
     def _written_ns(self) -> int:
         try:
-            return self._log.stat().st_mtime_ns
+            return self._log().stat().st_mtime_ns
         except OSError:  # there is none
             return 0
 

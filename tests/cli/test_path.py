@@ -30,3 +30,7 @@ def test_path_as_json_tells_what_belongs_to_it(tmp_path: Path) -> None:
     file.with_name("t.db-wal").write_bytes(b"y" * 5)
     about = json.loads(CliRunner().invoke(cli, ["path", "--json"], env={"PROXY_LOG_CONFIG": str(config)}).stdout)
     assert (about["exists"], about["size_bytes"], about["config_file"]) == (True, 15, str(config))
+    link = tmp_path / "link.db"
+    link.symlink_to(file)
+    about = json.loads(CliRunner().invoke(cli, ["path", "--json", "--trace", str(link)]).stdout)
+    assert about["size_bytes"] == 15

@@ -72,6 +72,16 @@ def test_a_lull_moves_it_and_it_begins_anew(trace: Path, writer: sqlite3.Connect
         assert log_size(trace) == size
 
 
+def test_it_is_found_where_the_trace_is_a_link(trace: Path, writer: sqlite3.Connection) -> None:
+    link = trace.parent / "elsewhere" / "link.db"
+    link.parent.mkdir()
+    link.symlink_to(trace)
+    write(writer, 3)
+    with LogMover(link) as mover:
+        mover.taken_in(LONG, is_behind=False)
+        wait_for(holds(trace, 3))
+
+
 def test_it_waits_for_a_lull_while_it_is_short(trace: Path, writer: sqlite3.Connection) -> None:
     with LogMover(trace) as mover:
         write(writer, 1)
