@@ -15,6 +15,7 @@ from urllib.parse import unquote_to_bytes
 import msgspec
 
 from proxy.secret import masked, masked_credentials
+from proxy.store.needles import Needles
 
 _JOINED_BYTES = 64 * 1024
 MAX_LINE_BYTES = 32 << 20
@@ -70,6 +71,7 @@ class SecretPaths:
         self._hints = tuple({one[-1] for one in names})
         firsts = {one[0] for one in names}
         self._names = tuple((first, [one[1:] for one in names if one[0] == first]) for first in firsts)
+        self._first_names = Needles(firsts)
         self._has_only_ascii_escapes = all(
             _PLAIN_NAME.fullmatch(name) and not _HAS_OTHER_ESCAPES.search(name) for one in plains for name in one
         )
@@ -78,9 +80,10 @@ class SecretPaths:
 
     def may_hold(self, text: bytes | bytearray) -> bool:
         """A cheap check of a whole JSON text, or of whole lines; False means that there is surely nothing to mask."""
-        for first, rests in self._names:
-            if first in text and any(all(name in text for name in rest) for rest in rests):
-                return True
+        if self._first_names.is_any_in(text):
+            for first, rests in self._names:
+                if first in text and any(all(name in text for name in rest) for rest in rests):
+                    return True
         return self._may_be_escaped(text)
 
     def may_lie_below(self, members: Collection[str]) -> bool:
@@ -89,7 +92,7 @@ class SecretPaths:
 
     def may_enter(self, part: bytes | bytearray) -> bool:
         """Whether a part of a text holds the first name of a path; without it nothing to mask can follow."""
-        return any(first in part for first, _ in self._names) or self._may_be_escaped(part)
+        return self._first_names.is_any_in(part) or self._may_be_escaped(part)
 
     def may_begin(self, part: bytes | bytearray, *, is_entered: bool) -> bool:
         """False means that nothing to mask follows a name that ends in this part of a text.
