@@ -28,7 +28,7 @@ from proxy.errors import ProxyLogError
 from proxy.indexer import Indexer, IndexSettings
 from proxy.secret import load_key
 from proxy.store.ingest import Ingest, hold_writer_lock
-from proxy.store.log_mover import LogMover
+from proxy.store.log_mover import MOST_BYTES, LogMover
 from proxy.worker import WORK_STOP_S, Density, Work, Worker, processors
 
 log = logging.getLogger("proxy.back")
@@ -46,6 +46,8 @@ _FLOOD_PASSES_S = 1.0
 """How long a flood may last until some of it is stored."""
 _NICENESS = 10
 """More, and it would be starved where a model takes all processors: what ended should be in the trace in 200 ms."""
+_MOST_WAL_PAGES = (MOST_BYTES >> 12) * 3 // 2
+"""Long before that the log is moved beside the storing."""
 _GC_THRESHOLDS = (100_000, 20, 20)
 """A batch makes tens of thousands of objects that live as long as it, and no cycles: Python need not look for them."""
 
@@ -214,6 +216,7 @@ def main(argument: str) -> int:
         key=load_key(trace.with_name(trace.name + ".key")),
         body_fields=tuple(settings.get("body_fields", ())),
         living_run=settings.get("living_run"),
+        most_wal_pages=_MOST_WAL_PAGES,
     )
     doorbell = Doorbell(sys.stdin.fileno(), ingest.front_is_dead)
     signal.signal(signal.SIGTERM, lambda *_: doorbell.stop())
@@ -229,7 +232,7 @@ def main(argument: str) -> int:
             for worker in workers:
                 stack.enter_context(worker)
             stack.enter_context(_engine_log(settings, trace, turn, doorbell))
-            log_mover = stack.enter_context(LogMover(trace, turn))
+            log_mover = stack.enter_context(LogMover(ingest, turn))
             wake = [worker.wake for worker in workers]
             back = Back(
                 ingest,

@@ -282,7 +282,7 @@ def back_of(
 ) -> Back:
     """The loop, in this process."""
     trace = ingest._trace
-    density, log_mover = density or Density(), log_mover or LogMover(trace)
+    density, log_mover = density or Density(), log_mover or LogMover(ingest)
     return Back(ingest, doorbell, trace, on_taken_in=lambda: None, density=density, log_mover=log_mover)
 
 
@@ -326,7 +326,7 @@ def test_a_long_write_ahead_log_is_moved_in_a_lull(tmp_path: Path, monkeypatch: 
 
     def run() -> None:
         ingest = Ingest(journal.trace, key=KEY)
-        with LogMover(journal.trace) as log_mover:
+        with LogMover(ingest) as log_mover:
             back_of(ingest, doorbell, log_mover=log_mover).run()
         ingest.close()
 

@@ -6,7 +6,10 @@ made again, which is the same as a restart.
 """
 
 import contextlib
+import os
 import sqlite3
+import threading
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -17,7 +20,7 @@ from proxy.record.journal import journal_folder
 from proxy.store.courtesy import NOBODY_ELSE
 from proxy.store.intake import Intake
 from proxy.store.masked import SecretPaths
-from proxy.store.schema import open_for_writing
+from proxy.store.schema import MOST_WAL_PAGES, open_for_writing
 from proxy.store.sealed import teach
 from proxy.store.segments import Batch, Segments
 
@@ -56,11 +59,13 @@ class Ingest:
         body_fields: tuple[str, ...] = (),
         living_run: int | None = None,
         turn: AbstractContextManager[object] = NOBODY_ELSE,
+        most_wal_pages: int = MOST_WAL_PAGES,
     ) -> None:
         """`body_fields`: paths of the secrets inside bodies, `key` that of their digests.
 
         `living_run` is the start (wall ns) of the run whose front lives and may still write; None: the newest there is.
         `turn` is held while the trace is written, so that other threads of this process do not get in its way.
+        `most_wal_pages` is the write-ahead log's limit until `finish`, if not that of `schema`.
         """
         self._turn = turn
         self._trace = trace
@@ -68,6 +73,9 @@ class Ingest:
         self._key = key
         self._segments = Segments(journal_folder(trace), living_run)
         self.least_bytes, self.hold_bytes = _LEAST_BYTES, HOLD_BYTES
+        self._most_wal_pages = most_wal_pages
+        self._files = threading.Lock()
+        """Held while the trace's files are opened or closed, and by `beside`."""
         self._connection: sqlite3.Connection | None = None
         self._identity: tuple[int, int] | None = None
         self._state: Intake | None = None
@@ -96,6 +104,7 @@ class Ingest:
     def finish(self) -> None:
         """Take in everything, then end what is unfinished; the front must be dead. May be called again if it raises."""
         self.front_is_dead()
+        self._limit_log(MOST_WAL_PAGES)
         while self.run_once():
             pass
         try:
@@ -105,26 +114,59 @@ class Ingest:
             self._forget()
             raise
 
+    @property
+    def log_path(self) -> Path:
+        """The write-ahead log: SQLite has it beside the file that a link leads to."""
+        return Path(f"{os.path.realpath(self._trace)}-wal")
+
+    @contextlib.contextmanager
+    def beside(self) -> Iterator[sqlite3.Connection | None]:
+        """Another connection to the file that is being written, for another thread; None where there is none.
+
+        Meanwhile nobody goes on to another file: who opened the file that has the name now, beside the log of the one
+        that had it before, would put that log into the wrong file.
+
+        Raises:
+            sqlite3.OperationalError: as `run_once`.
+        """
+        with self._files:
+            if self._connection is None:
+                yield None
+                return
+            uri = f"{Path(os.path.realpath(self._trace)).as_uri()}?mode=rw"
+            with contextlib.closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as connection:
+                yield connection if _identity(self._trace) == self._identity else None
+
     def close(self) -> None:
         """Let go of the trace."""
         self._forget()
         if self._connection is not None:
-            # SQLite does this with the last connection, but that may be a reader's, which cannot.
-            with contextlib.suppress(sqlite3.OperationalError):
-                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            self._connection.close()
-            self._connection = None
+            with self._files:
+                # SQLite does this with the last connection, but that may be a reader's, which cannot.
+                with contextlib.suppress(sqlite3.OperationalError):
+                    self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                self._connection.close()
+                self._connection = None
+
+    def _limit_log(self, pages: int) -> None:
+        self._most_wal_pages = pages
+        if self._connection is not None:
+            self._connection.execute(f"PRAGMA wal_autocheckpoint = {pages}")
 
     def _ready(self) -> Intake:
         if self._connection is not None and _identity(self._trace) != self._identity:
             self.close()  # the file was moved or deleted: what comes now belongs in the one that bears its name
         if self._connection is None:
-            self._connection = open_for_writing(self._trace)
+            with self._files:
+                self._connection = open_for_writing(self._trace)
+                self._identity = _identity(self._trace)
+            self._limit_log(self._most_wal_pages)
             teach(self._connection, self._key)
-            self._identity = _identity(self._trace)
         if self._state is None:
             self._state = Intake(self._connection, self._secrets)
-            position = self._connection.execute("SELECT segment, offset FROM journal_position").fetchone()
+            position = self._connection.execute(
+                "SELECT segment, offset, first_segment FROM journal_position"
+            ).fetchone()
             self._segments.seek(*(position or (None, 0)))
         return self._state
 
@@ -141,8 +183,12 @@ class Ingest:
         connection = state.connection
         with self._turn:
             connection.execute("BEGIN IMMEDIATE")
+            first = batch
             batch, size = self._put(state, batch)
-            connection.execute("INSERT OR REPLACE INTO journal_position VALUES(1, ?, ?)", (batch.segment, batch.offset))
+            connection.execute(
+                "INSERT OR REPLACE INTO journal_position VALUES(1, ?, ?, ?)",
+                (batch.segment, batch.offset, first.segment),
+            )
             connection.execute("COMMIT")
         if batch.is_run_done or state.has_begun_run:
             state.has_begun_run = False

@@ -10,9 +10,9 @@ import shutil
 import sqlite3
 import threading
 from contextlib import AbstractContextManager
-from pathlib import Path
 
 from proxy.store.courtesy import NOBODY_ELSE
+from proxy.store.ingest import Ingest
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +27,8 @@ MOST_BYTES = 1 << 30
 """Of log: it is moved even while the journal grows faster than it is taken in."""
 _MOST_OF_FREE = 4
 """And so is one that has a quarter of the disk's free bytes: moved, it takes as many again."""
+_AGAIN_BYTES = 16 << 20
+"""By so much it has to grow, if a reader was in the way, until that is tried again while traffic flows."""
 _REST_PAGES = 1024
 _MOST_PASSES = 3
 _STOP_S = 5.0
@@ -35,14 +37,16 @@ _STOP_S = 5.0
 class LogMover:
     """Moves the log while this is entered. All but the moving is for the thread that takes the journal in."""
 
-    def __init__(self, trace: Path, turn: AbstractContextManager[object] = NOBODY_ELSE) -> None:
+    def __init__(self, ingest: Ingest, turn: AbstractContextManager[object] = NOBODY_ELSE) -> None:
         """`turn` is held by who writes the trace: the end of a log that grows meanwhile is moved with it held."""
-        self._trace = trace
+        self._ingest = ingest
         self._turn = turn
         self._taken_in = 0
         self._moved = 0
         """How much had been taken in when it was last moved, and when it had been written last."""
         self._moved_of_ns = 0
+        self._again_at = 0
+        self._connection: sqlite3.Connection | None = None
         self._is_wanted = threading.Event()
         self._is_stopping = False
         self._thread = threading.Thread(target=self._run, name="moving the log", daemon=True)
@@ -55,6 +59,10 @@ class LogMover:
         """What is left is moved when the trace is closed."""
         self._is_stopping = True
         self._is_wanted.set()
+        connection = self._connection
+        if connection is not None:
+            with contextlib.suppress(sqlite3.ProgrammingError):  # it is closed by now
+                connection.interrupt()
         self._thread.join(_STOP_S)
 
     @property
@@ -70,22 +78,19 @@ class LogMover:
     def taken_in(self, size: int, *, is_behind: bool) -> None:
         """So many bytes of journal were; `is_behind`: there is much more already."""
         self._taken_in += size
-        if self._taken_in - self._moved > _SHORT_LULL_BYTES:
-            with contextlib.suppress(OSError):  # there is none, or the disk does not tell
-                length = self._log().stat().st_size
-                if length > _BUSY_BYTES and (not is_behind or length > self._limit()):
-                    self._is_wanted.set()
-
-    def _log(self) -> Path:
-        trace = self._trace.resolve()  # SQLite has its files beside the file that a link leads to
-        return trace.with_name(f"{trace.name}-wal")
+        with contextlib.suppress(OSError):  # there is none, or the disk does not tell
+            length = self._ingest.log_path.stat().st_size  # short records write many times their length
+            if length <= _BUSY_BYTES:
+                self._again_at = 0
+            elif length >= self._again_at and (not is_behind or length > self._limit()):
+                self._is_wanted.set()
 
     def _limit(self) -> int:
-        return min(MOST_BYTES, shutil.disk_usage(self._trace.parent).free // _MOST_OF_FREE)
+        return min(MOST_BYTES, shutil.disk_usage(self._ingest.log_path.parent).free // _MOST_OF_FREE)
 
     def _written_ns(self) -> int:
         try:
-            return self._log().stat().st_mtime_ns
+            return self._ingest.log_path.stat().st_mtime_ns
         except OSError:  # there is none
             return 0
 
@@ -96,26 +101,33 @@ class LogMover:
                 if not self._is_stopping:
                     self._move()
             except (sqlite3.Error, OSError) as error:  # what is written is safe where it is
-                log.debug("%s: its write-ahead log stays as it is: %s", self._trace, error)
+                log.debug("the write-ahead log stays as it is: %s", error)
+            self._connection = None
             self._is_wanted.clear()  # who wanted it meanwhile will say so again
 
     def _move(self) -> None:
         taken_in, written_ns = self._taken_in, self._written_ns()
-        uri = f"{self._trace.resolve().as_uri()}?mode=rw"  # a trace that was taken away is not made anew
-        with contextlib.closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as connection:
+        with self._ingest.beside() as connection:
+            if connection is None:
+                return
+            self._connection = connection
             connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()  # SQLite opens the log when it reads
             moved = 0
             for _ in range(_MOST_PASSES):
-                pages, before = _checkpoint(connection), moved
-                moved = pages
-                if pages - before < _REST_PAGES:
+                before, (_, _, moved) = moved, _checkpoint(connection)
+                if moved - before < _REST_PAGES or self._is_stopping:
                     break
+            if self._is_stopping:
+                return
             with self._turn:  # only a log that is moved whole begins anew
-                _checkpoint(connection)
-        self._moved, self._moved_of_ns = taken_in, written_ns
+                is_refused, pages, moved = _checkpoint(connection)
+        with contextlib.suppress(OSError):
+            self._again_at = self._ingest.log_path.stat().st_size + _AGAIN_BYTES
+        if not is_refused and moved == pages:
+            self._moved, self._moved_of_ns = taken_in, written_ns
 
 
-def _checkpoint(connection: sqlite3.Connection) -> int:
-    """Move what no reader is in the way of; gives how many pages of the log are moved now."""
-    _, _, moved = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-    return int(moved)
+def _checkpoint(connection: sqlite3.Connection) -> tuple[int, int, int]:
+    """Move what no reader is in the way of: (was it refused, pages in the log, how many are moved now)."""
+    is_refused, pages, moved = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    return is_refused, pages, moved

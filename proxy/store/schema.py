@@ -31,16 +31,20 @@ def m002_prompts(database: "Database") -> None:
     )
 
 
-def m003_digests(_: "Database") -> None:
-    """Version 4 has other digests of what is recorded (see `digests`); those that there are stay, and stay good."""
+def m003_digests(database: "Database") -> None:
+    """Version 4 takes in several segments at once, and has other digests of what is recorded.
+
+    Those that there are stay, and stay good: see `digests`.
+    """
+    database.conn.execute("ALTER TABLE journal_position ADD COLUMN first_segment TEXT")
 
 
 MIGRATIONS: tuple[Callable[["Database"], None], ...] = (m001_readings, m002_prompts, m003_digests)
 """What leads from version n to n + 1, in order from version 1, run inside one transaction."""
 MIN_SQLITE = (3, 37, 0)
-MOST_WAL_PAGES = 393_216
-"""Of 4 KiB. Then whoever writes moves the write-ahead log into the file, and nothing is stored meanwhile. In the back
-process `LogMover` has done it long before."""
+MOST_WAL_PAGES = 32_768
+"""Of 4 KiB. Then whoever writes moves the write-ahead log into the file, and nothing is stored meanwhile. Where
+`LogMover` sees to it, the log may be longer, and is moved beside the storing."""
 KEPT_WAL_BYTES = 16 << 20
 """To what size the write-ahead log is cut back."""
 

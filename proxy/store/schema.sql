@@ -13,7 +13,8 @@ CREATE TABLE runs (
 CREATE TABLE journal_position (             -- one row: how far the journal has been taken in
     only_row INTEGER PRIMARY KEY CHECK (only_row = 1),
     segment TEXT NOT NULL,                  -- file name
-    offset INTEGER NOT NULL
+    offset INTEGER NOT NULL,
+    first_segment TEXT                      -- the first that the last transaction took in: those from it on are done with
 );
 
 CREATE TABLE heads (                        -- header fields, content-addressed

@@ -1,8 +1,9 @@
 """The journal's segments as the store reads them: in order, in bounded batches, each record once.
 
 The position (segment, offset) that `Batch` names is committed together with what was read. A segment is done with when
-its end was reached and nothing can follow; only then, and after that commit, it is removed. So of the segments in the
-folder those before the position, of the same run, are read, and all others are unread.
+its end was reached and nothing can follow; only then, and after that commit, it is removed. Who dies before that has
+committed the name of the first, too: of the segments in the folder those from it up to the position are read, of the
+position's own so much as it says, and all others are unread.
 """
 
 import os
@@ -57,6 +58,8 @@ class Segments:
         self._name: str | None = None
         self._offset = 0
         self._header: SegmentHeader | None = None
+        self._run = -1
+        """Of the position: a run is read to its end before another."""
         self._passed: list[str] = []
         """Segments that `read_on` is done with, though that is not committed."""
 
@@ -65,28 +68,32 @@ class Segments:
         if self._dead_runs is None:
             self._dead_runs = frozenset(_run_of(name) for name in self._names())
 
-    def seek(self, segment: str | None, offset: int) -> None:
-        """Go to a committed position."""
+    def seek(self, segment: str | None, offset: int, first: str | None = None) -> None:
+        """Go to a committed position, and remove what was taken in with it from the segment `first` on."""
         self._name, self._offset, self._header = segment, offset, None
         self._passed = []
         if segment is None:
             return
+        self._run = _run_of(segment)
         if not (self.folder / segment).exists():
             self._name = None
-        for name in self._names():
-            if name < segment and _run_of(name) == _run_of(segment):  # whoever took them in died before this
-                (self.folder / name).unlink(missing_ok=True)
+        if first is not None:
+            for name in self._names():
+                if first <= name < segment and _run_of(name) == self._run:
+                    (self.folder / name).unlink(missing_ok=True)
 
     def read(self) -> Batch | None:
         """The next batch; None if there is nothing new now. It may hold no records, only say that a segment is done."""
+        is_dead = self._dead_runs is not None  # asked first: a segment that is made in between is of a run that lives
         names = self._names()
         if self._name is None:
             if not names:
                 return None
             self._name, self._offset, self._header = names[0], 0, None
         name, run = self._name, _run_of(self._name)
+        self._run = run
         # Asked before reading: the front opens the next segment only after the last byte of this one.
-        is_run_over = self._is_run_over(run, names)
+        is_run_over = is_dead or self._is_run_over(run, names)
         is_over = is_run_over or any(_run_of(other) == run and other > name for other in names)
         is_run_done = is_run_over and not any(_run_of(other) == run and other != name for other in names)
         with (self.folder / name).open("rb") as file:
@@ -121,6 +128,8 @@ class Segments:
                 return None
             self._passed.append(batch.segment)
             self._name = None
+            if [_run_of(name) for name in self._names()[:1]] != [_run_of(batch.segment)]:
+                return None
         elif not batch.is_full:
             return None
         self._offset = batch.offset
@@ -160,12 +169,10 @@ class Segments:
             names = [name for name in names if _run_of(name) in self._dead_runs]
         # The run that may still be written comes last, even if the clock was set back before it started.
         living = self.living_run
-        return sorted(names, key=lambda name: _run_of(name) == living) if living is not None else names
+        return sorted(names, key=lambda name: (_run_of(name) != self._run, _run_of(name) == living))
 
     def _is_run_over(self, run: int, names: list[str]) -> bool:
-        if self._dead_runs is not None:
-            return True
-        return run != (self.living_run if self.living_run is not None else _run_of(names[-1]))
+        return run != (self.living_run if self.living_run is not None else max(map(_run_of, names)))
 
     def _set_aside(self, size: int, reason: str, *, is_run_done: bool) -> Batch:
         """A segment that cannot be read at all: passed over, kept under another name, told as a gap."""

@@ -59,6 +59,9 @@ READING_TABLES = (
 )
 
 
+LESS_IN_VERSION_3 = "ALTER TABLE journal_position DROP COLUMN first_segment"
+
+
 @pytest.fixture
 def trace(tmp_path: Path) -> Path:
     return tmp_path / "t.db"
@@ -135,6 +138,7 @@ def make_version_1(trace: Path) -> None:
     for name in (*PROMPT_TABLES, *READING_TABLES):
         connection.execute(f"DROP TABLE {name}")
     connection.execute("CREATE VIEW exchanges AS SELECT id, model FROM recorded_exchanges")
+    connection.execute(LESS_IN_VERSION_3)
     connection.execute("PRAGMA user_version = 1")
     connection.close()
 
@@ -165,6 +169,7 @@ def test_a_trace_of_version_2_is_migrated_and_the_prompts_of_its_calls_are_to_be
         connection.execute(f"DROP TABLE {name}")
     connection.execute("UPDATE read_calls SET operation = 'chat'")
     connection.commit()
+    connection.execute(LESS_IN_VERSION_3)
     connection.execute("PRAGMA user_version = 2")
     connection.close()
     open_for_writing(trace).close()
@@ -200,6 +205,7 @@ def make_version_3(trace: Path) -> None:
                 connection.execute(f"UPDATE bodies SET digest = ? {where}", (digest, number))
                 connection.execute(f"UPDATE recorded_exchanges SET {name}_digest = ? WHERE id = ?", (digest, number))
         assert connection.execute("SELECT DISTINCT length(digest) FROM bodies").fetchall() == [(16,)]
+    connection.execute(LESS_IN_VERSION_3)
     connection.execute("PRAGMA user_version = 3")
     connection.close()
 

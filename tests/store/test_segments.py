@@ -186,6 +186,70 @@ def test_a_crash_before_all_of_several_segments_are_removed_changes_nothing(
         assert [row.id for row in opened.latest(9)] == [number]
 
 
+def test_a_segment_that_somebody_puts_back_is_not_taken_for_one_that_a_crash_left(trace: Path) -> None:
+    journal = Journal(trace)
+    ingest = taking(trace)
+    for _ in range(3):
+        journal.exchange_of([b"a"], [b"b"])
+        first = journal.path
+        journal.next_segment()
+        journal.exchange_of([b"c"], [b"d"])
+        journal.write()
+        take_all(ingest)
+    ingest.close()
+    first.with_name(first.name.replace("2.seg", "0.seg")).write_bytes(b"PXYLOG")
+    taking(trace)._ready()
+    assert segments(trace) == [first.name.replace("2.seg", "0.seg"), journal.path.name]
+
+
+@pytest.mark.parametrize("is_killed", [True, False])
+def test_a_run_is_taken_in_to_its_end_before_another_though_the_clock_was_set_back(
+    trace: Path, is_killed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = Journal(trace)
+    first.exchange_of([b"{}"], [b"first"])
+    first.write()
+    ingest = taking(trace, living_run=first.wall_ns)
+    take_all(ingest)
+    ingest.close()
+    number = first.open()
+    first.data(number, Side.CLIENT, b"x" * 300_000)
+    first.next_segment()
+    first.data(number, Side.CLIENT, b"y" * 300_000)
+    first.response(number)
+    first.close(number)
+    first.write()
+    earlier = Journal(trace, wall_ns=first.wall_ns - 10**15, run_id=b"another run 0123")
+    other = earlier.open()
+    earlier.data(other, Side.CLIENT, b"z" * 400_000)
+    earlier.next_segment()
+    earlier.response(other)
+    earlier.close(other)
+    earlier.write()
+    living = Journal(trace, wall_ns=first.wall_ns + 10**15, run_id=b"the third run 01")
+    living.exchange_of([b"{}"], [b"last"])
+    living.write()
+    ingest = taking(trace, living_run=living.wall_ns)
+    if is_killed:
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "unlink", None)
+            with pytest.raises(TypeError):
+                ingest.run_once()
+        ingest.close()
+        ingest = taking(trace, living_run=living.wall_ns)
+    take_all(ingest)
+    ingest.close()
+    with Trace.open(trace) as opened:
+        rows = opened.latest(9)
+        assert [(row.id, row.run, row.request_bytes, row.outcome) for row in rows] == [
+            (1, 1, 2, Outcome.COMPLETED),
+            (2, 1, 600_000, Outcome.COMPLETED),
+            (3, 2, 400_000, Outcome.COMPLETED),
+            (4, 3, 2, Outcome.COMPLETED),
+        ]
+        assert not opened.gaps()
+
+
 def test_runs_are_taken_in_one_after_the_other_and_their_ids_go_on(trace: Path) -> None:
     first = Journal(trace)
     first.exchange_of([b"a"], [b"b"])
