@@ -29,6 +29,7 @@ from proxy.indexer import Indexer, IndexSettings
 from proxy.secret import load_key
 from proxy.store.ingest import Ingest, hold_writer_lock
 from proxy.store.log_mover import MOST_BYTES, LogMover
+from proxy.store.schema import let_log_grow
 from proxy.worker import WORK_STOP_S, Density, Work, Worker, processors
 
 log = logging.getLogger("proxy.back")
@@ -159,7 +160,7 @@ class Back:
             return
         # A small batch may be the end of a segment behind which others lie.
         is_behind = took >= _BIG_BATCH_BYTES or self._ingest.waiting_bytes() >= _BIG_BATCH_BYTES
-        self._log_mover.taken_in(took, is_behind=is_behind)
+        self._log_mover.taken_in(took, can_wait=is_behind or (processors() == 1 and self._density.is_dense))
         if not is_behind:
             self._doorbell.pause(began + BATCH_EVERY_S - time.monotonic())
         elif processors() == 1:
@@ -210,13 +211,13 @@ def main(argument: str) -> int:
     gc.set_threshold(*_GC_THRESHOLDS)
     trace = Path(settings["trace"])
     turn = threading.Lock()
+    let_log_grow(_MOST_WAL_PAGES)
     ingest = Ingest(
         trace,
         turn=turn,
         key=load_key(trace.with_name(trace.name + ".key")),
         body_fields=tuple(settings.get("body_fields", ())),
         living_run=settings.get("living_run"),
-        most_wal_pages=_MOST_WAL_PAGES,
     )
     doorbell = Doorbell(sys.stdin.fileno(), ingest.front_is_dead)
     signal.signal(signal.SIGTERM, lambda *_: doorbell.stop())

@@ -53,6 +53,11 @@ class Density:
             self._dense_until = now + _FLOWS_FOR_S
         self._at = now
 
+    @property
+    def is_dense(self) -> bool:
+        """Whether it is, or was half a second ago."""
+        return time.monotonic() < self._dense_until
+
     def rest(self, worked_s: float, stopping: threading.Event) -> None:
         """Wait after so much work, until the traffic lets up or `stopping` is set."""
         now = time.monotonic()

@@ -59,13 +59,11 @@ class Ingest:
         body_fields: tuple[str, ...] = (),
         living_run: int | None = None,
         turn: AbstractContextManager[object] = NOBODY_ELSE,
-        most_wal_pages: int = MOST_WAL_PAGES,
     ) -> None:
         """`body_fields`: paths of the secrets inside bodies, `key` that of their digests.
 
         `living_run` is the start (wall ns) of the run whose front lives and may still write; None: the newest there is.
         `turn` is held while the trace is written, so that other threads of this process do not get in its way.
-        `most_wal_pages` is the write-ahead log's limit until `finish`, if not that of `schema`.
         """
         self._turn = turn
         self._trace = trace
@@ -73,7 +71,7 @@ class Ingest:
         self._key = key
         self._segments = Segments(journal_folder(trace), living_run)
         self.least_bytes, self.hold_bytes = _LEAST_BYTES, HOLD_BYTES
-        self._most_wal_pages = most_wal_pages
+        self._is_log_short = False
         self._files = threading.Lock()
         """Held while the trace's files are opened or closed, and by `beside`."""
         self._connection: sqlite3.Connection | None = None
@@ -104,7 +102,9 @@ class Ingest:
     def finish(self) -> None:
         """Take in everything, then end what is unfinished; the front must be dead. May be called again if it raises."""
         self.front_is_dead()
-        self._limit_log(MOST_WAL_PAGES)
+        self._is_log_short = True  # the disk may not hold twice what is left
+        if self._connection is not None:
+            self._keep_log_short(self._connection)
         while self.run_once():
             pass
         try:
@@ -148,10 +148,8 @@ class Ingest:
                 self._connection.close()
                 self._connection = None
 
-    def _limit_log(self, pages: int) -> None:
-        self._most_wal_pages = pages
-        if self._connection is not None:
-            self._connection.execute(f"PRAGMA wal_autocheckpoint = {pages}")
+    def _keep_log_short(self, connection: sqlite3.Connection) -> None:
+        connection.execute(f"PRAGMA wal_autocheckpoint = {MOST_WAL_PAGES}")
 
     def _ready(self) -> Intake:
         if self._connection is not None and _identity(self._trace) != self._identity:
@@ -160,7 +158,8 @@ class Ingest:
             with self._files:
                 self._connection = open_for_writing(self._trace)
                 self._identity = _identity(self._trace)
-            self._limit_log(self._most_wal_pages)
+            if self._is_log_short:
+                self._keep_log_short(self._connection)
             teach(self._connection, self._key)
         if self._state is None:
             self._state = Intake(self._connection, self._secrets)

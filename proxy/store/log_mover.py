@@ -24,7 +24,7 @@ _SHORT_LULL_BYTES = 16 << 20
 _BUSY_BYTES = 128 << 20
 """Of log: it is moved while traffic flows."""
 MOST_BYTES = 1 << 30
-"""Of log: it is moved even while the journal grows faster than it is taken in."""
+"""Of log: it is moved even where it is in the way."""
 _MOST_OF_FREE = 4
 """And so is one that has a quarter of the disk's free bytes: moved, it takes as many again."""
 _AGAIN_BYTES = 16 << 20
@@ -75,14 +75,14 @@ class LogMover:
         if self._written_ns() != self._moved_of_ns:
             self._is_wanted.set()
 
-    def taken_in(self, size: int, *, is_behind: bool) -> None:
-        """So many bytes of journal were; `is_behind`: there is much more already."""
+    def taken_in(self, size: int, *, can_wait: bool) -> None:
+        """So many bytes of journal were; `can_wait`: just now it would be in the way."""
         self._taken_in += size
         with contextlib.suppress(OSError):  # there is none, or the disk does not tell
             length = self._ingest.log_path.stat().st_size  # short records write many times their length
             if length <= _BUSY_BYTES:
                 self._again_at = 0
-            elif length >= self._again_at and (not is_behind or length > self._limit()):
+            elif length >= self._again_at and (not can_wait or length > self._limit()):
                 self._is_wanted.set()
 
     def _limit(self) -> int:

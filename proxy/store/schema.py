@@ -45,8 +45,15 @@ MIN_SQLITE = (3, 37, 0)
 MOST_WAL_PAGES = 32_768
 """Of 4 KiB. Then whoever writes moves the write-ahead log into the file, and nothing is stored meanwhile. Where
 `LogMover` sees to it, the log may be longer, and is moved beside the storing."""
+_most_wal_pages = MOST_WAL_PAGES
 KEPT_WAL_BYTES = 16 << 20
 """To what size the write-ahead log is cut back."""
+
+
+def let_log_grow(pages: int) -> None:
+    """Set the write-ahead log's limit for what this process opens from now on: for one that has a `LogMover`."""
+    global _most_wal_pages  # noqa: PLW0603 - whichever connection writes beyond its limit would move the log
+    _most_wal_pages = pages
 
 
 def open_for_writing(path: Path) -> sqlite3.Connection:
@@ -95,7 +102,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     version = _version(connection, path)
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = NORMAL")
-    connection.execute(f"PRAGMA wal_autocheckpoint = {MOST_WAL_PAGES}")
+    connection.execute(f"PRAGMA wal_autocheckpoint = {_most_wal_pages}")
     connection.execute(f"PRAGMA journal_size_limit = {KEPT_WAL_BYTES}")
     if version == SCHEMA_VERSION:
         return

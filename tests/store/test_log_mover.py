@@ -12,7 +12,7 @@ import pytest
 
 from proxy.exchange import Side
 from proxy.record.journal import journal_folder
-from proxy.store import log_mover
+from proxy.store import log_mover, schema
 from proxy.store.ingest import Ingest
 from proxy.store.log_mover import LogMover
 from proxy.store.schema import MOST_WAL_PAGES
@@ -32,7 +32,7 @@ class Storing:
         self.trace = trace
         self.journal = Journal(trace)
         self.turn = threading.Lock()
-        self.ingest = Ingest(trace, key=KEY, turn=self.turn, most_wal_pages=1 << 20)
+        self.ingest = Ingest(trace, key=KEY, turn=self.turn)
 
     def mover(self) -> LogMover:
         """One for it."""
@@ -60,6 +60,7 @@ def storing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Storing
     """With limits that are soon reached."""
     monkeypatch.setattr(log_mover, "_BUSY_BYTES", 2 * MIB)
     monkeypatch.setattr(log_mover, "MOST_BYTES", 8 * MIB)
+    monkeypatch.setattr(schema, "_most_wal_pages", 1 << 20)
     storing = Storing(tmp_path / "t.db")
     yield storing
     storing.ingest.close()
@@ -87,7 +88,7 @@ def test_a_lull_moves_it_and_it_begins_anew(storing: Storing) -> None:
     with storing.mover() as mover:
         assert mover.lull_s == log_mover.LULL_S
         storing.store(3)
-        mover.taken_in(LONG, is_behind=True)
+        mover.taken_in(LONG, can_wait=True)
         assert mover.lull_s < log_mover.LULL_S
         mover.lull()
         wait_for(storing.holds(3))
@@ -105,18 +106,18 @@ def test_it_is_found_where_the_trace_is_a_link(tmp_path: Path, storing: Storing)
     storing.trace.symlink_to(tmp_path / "elsewhere" / "real.db")
     storing.store(3)
     with storing.mover() as mover:
-        mover.taken_in(LONG, is_behind=False)
+        mover.taken_in(LONG, can_wait=False)
         wait_for(storing.holds(4))
 
 
 def test_it_waits_for_a_lull_while_it_is_short(storing: Storing) -> None:
     with storing.mover() as mover:
         storing.store(1)
-        mover.taken_in(LONG, is_behind=False)
+        mover.taken_in(LONG, can_wait=False)
         time.sleep(0.1)
         assert not storing.holds(1)()
         storing.store(2)
-        mover.taken_in(1, is_behind=False)
+        mover.taken_in(1, can_wait=False)
         wait_for(storing.holds(3))
 
 
@@ -128,7 +129,7 @@ def test_its_own_length_counts_not_that_of_the_journal(storing: Storing) -> None
         for step in range(3000):
             storing.journal.data(number, Side.UPSTREAM, b'data: {"choices":[{"delta":{"content":" %d"}}]}\n\n' % step)
             storing.journal.write()
-            mover.taken_in(storing.ingest.run_once(), is_behind=False)
+            mover.taken_in(storing.ingest.run_once(), can_wait=False)
             if storing.trace.stat().st_size > 64 << 10:
                 break
         else:
@@ -136,14 +137,14 @@ def test_its_own_length_counts_not_that_of_the_journal(storing: Storing) -> None
     assert storing.journal.path.stat().st_size < MIB
 
 
-def test_it_waits_longer_while_much_is_to_be_taken_in(storing: Storing) -> None:
+def test_it_waits_longer_where_it_would_be_in_the_way(storing: Storing) -> None:
     with storing.mover() as mover:
         storing.store(6)
-        mover.taken_in(LONG, is_behind=True)
+        mover.taken_in(LONG, can_wait=True)
         time.sleep(0.1)
         assert not storing.holds(1)()
         storing.store(3)
-        mover.taken_in(1, is_behind=True)
+        mover.taken_in(1, can_wait=True)
         wait_for(storing.holds(9))
 
 
@@ -151,7 +152,7 @@ def test_it_does_not_wait_where_the_disk_has_not_the_room(storing: Storing, monk
     monkeypatch.setattr(log_mover, "_MOST_OF_FREE", shutil.disk_usage(storing.trace.parent).free // (4 * MIB))
     with storing.mover() as mover:
         storing.store(6)
-        mover.taken_in(LONG, is_behind=True)
+        mover.taken_in(LONG, can_wait=True)
         wait_for(storing.holds(6))
 
 
@@ -159,7 +160,7 @@ def test_only_the_end_of_it_waits_for_who_writes(storing: Storing) -> None:
     with storing.mover() as mover:
         storing.store(3)
         with storing.turn:
-            mover.taken_in(LONG, is_behind=False)
+            mover.taken_in(LONG, can_wait=False)
             wait_for(storing.holds(3))
             time.sleep(0.1)
             assert mover.lull_s < log_mover.LULL_S
@@ -173,7 +174,7 @@ def test_what_a_reader_held_back_is_moved_when_it_has_gone(storing: Storing) -> 
     reader.execute("SELECT count(*) FROM runs").fetchone()
     storing.store(3)
     with storing.mover() as mover:
-        mover.taken_in(LONG, is_behind=False)
+        mover.taken_in(LONG, can_wait=False)
         time.sleep(0.2)
         assert not storing.holds(3)()
         assert mover.lull_s < log_mover.LULL_S
