@@ -72,9 +72,9 @@ class Segments:
         """Go to a committed position, and remove what was taken in with it from the segment `first` on."""
         self._name, self._offset, self._header = segment, offset, None
         self._passed = []
+        self._run = _run_of(segment or "")
         if segment is None:
             return
-        self._run = _run_of(segment)
         if not (self.folder / segment).exists():
             self._name = None
         if first is not None:
