@@ -110,17 +110,6 @@ def test_it_is_found_where_the_trace_is_a_link(tmp_path: Path, storing: Storing)
         wait_for(storing.holds(4))
 
 
-def test_it_waits_for_a_lull_while_it_is_short(storing: Storing) -> None:
-    with storing.mover() as mover:
-        storing.store(1)
-        mover.taken_in(LONG, can_wait=False)
-        time.sleep(0.1)
-        assert not storing.holds(1)()
-        storing.store(2)
-        mover.taken_in(1, can_wait=False)
-        wait_for(storing.holds(3))
-
-
 def test_its_own_length_counts_not_that_of_the_journal(storing: Storing) -> None:
     """A chunk of 200 bytes that comes alone writes some 8 KiB."""
     number = storing.journal.open()
@@ -137,15 +126,18 @@ def test_its_own_length_counts_not_that_of_the_journal(storing: Storing) -> None
     assert storing.journal.path.stat().st_size < MIB
 
 
-def test_it_waits_longer_where_it_would_be_in_the_way(storing: Storing) -> None:
+@pytest.mark.parametrize(("can_wait", "short", "rest"), [(False, 1, 2), (True, 6, 3)])
+def test_it_waits_for_a_lull_while_it_is_short_and_longer_where_it_would_be_in_the_way(
+    storing: Storing, can_wait: bool, short: int, rest: int
+) -> None:
     with storing.mover() as mover:
-        storing.store(6)
-        mover.taken_in(LONG, can_wait=True)
+        storing.store(short)
+        mover.taken_in(LONG, can_wait=can_wait)
         time.sleep(0.1)
         assert not storing.holds(1)()
-        storing.store(3)
-        mover.taken_in(1, can_wait=True)
-        wait_for(storing.holds(9))
+        storing.store(rest)
+        mover.taken_in(1, can_wait=can_wait)
+        wait_for(storing.holds(short + rest))
 
 
 def test_it_does_not_wait_where_the_disk_has_not_the_room(storing: Storing, monkeypatch: pytest.MonkeyPatch) -> None:
